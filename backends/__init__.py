@@ -1,0 +1,1 @@
+"""Runs and times models; knows nothing of passes."""

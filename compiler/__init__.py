@@ -1,0 +1,1 @@
+"""Model I/O, pipelines, the manager, verification, reports and the command line."""

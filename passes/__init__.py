@@ -1,0 +1,1 @@
+"""Rewrites, and the questions about graphs that they share; knows nothing of the command line."""

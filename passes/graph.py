@@ -1,0 +1,110 @@
+"""Questions passes ask of a graph, and the few edits they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from ..backends.base import Array
+
+
+def nodes_of(model: ir.Model) -> Iterator[ir.Node]:
+    """Every node of the main graph, of its subgraphs and of the model's functions.
+
+    Safe against edits of the graph while it runs, as ``onnx_ir`` iteration is.
+    """
+    yield from ir.traversal.RecursiveGraphIterator(model.graph)
+    for function in model.functions.values():
+        yield from ir.traversal.RecursiveGraphIterator(function)
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether ``node`` is one of the standard operators ``op_types``."""
+    return node is not None and node.domain in {"", "ai.onnx"} and node.op_type in op_types
+
+
+def constant(value: ir.Value | None) -> Array | None:
+    """The array behind ``value``, if nothing outside the model can change it.
+
+    The array may be a view of a mapped file: never write to it. Strings come as bytes.
+    """
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether :func:`constant` would give an array, without reading it."""
+    if value is None or value.is_graph_input():
+        return False
+    return ir.convenience.get_const_tensor(value) is not None
+
+
+def feeds_only(value: ir.Value, node: ir.Node) -> bool:
+    """Whether ``node`` is the one reader of ``value``, and reads it once."""
+    return not value.is_graph_output() and [use.node for use in value.uses()] == [node]
+
+
+def fresh_name(graph: ir.Graph, wanted: str) -> str:
+    """``wanted``, or ``wanted`` with a number, whichever no value of ``graph``'s model has."""
+    taken = _names(graph)
+    name, number = wanted, 1
+    while name in taken:
+        name, number = f"{wanted}.{number}", number + 1
+    return name
+
+
+def _names(graph: ir.Graph) -> set[str | None]:
+    root = graph
+    while (parent := root.parent_node) is not None and isinstance(parent.graph, ir.Graph):
+        root = parent.graph
+    taken: set[str | None] = {value.name for value in (*root.inputs, *root.initializers.values())}
+    for node in ir.traversal.RecursiveGraphIterator(root):
+        taken.update(output.name for output in node.outputs)
+        for attribute in node.attributes.values():
+            for inner in _graphs(attribute):
+                taken.update(value.name for value in inner.inputs)
+                taken.update(inner.initializers)
+    return taken
+
+
+def _graphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
+    if attribute.is_ref():
+        return ()
+    if attribute.type == ir.AttributeType.GRAPH:
+        return (attribute.as_graph(),)
+    if attribute.type == ir.AttributeType.GRAPHS:
+        return tuple(attribute.as_graphs())
+    return ()
+
+
+def subgraphs_of(node: ir.Node) -> tuple[ir.Graph, ...]:
+    """The graphs that ``node`` holds as attributes: branches of ``If``, bodies of ``Loop``."""
+    return tuple(graph for attr in node.attributes.values() for graph in _graphs(attr))
+
+
+def add_initializer(graph: ir.Graph, name: str, array: Array | ir.TensorProtocol) -> ir.Value:
+    """Register ``array`` in ``graph`` under ``name``, which must be free there.
+
+    Raises:
+        ValueError: ``name`` is taken.
+    """
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(tensor.numpy().shape),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def take_over(new: ir.Value, old: ir.Value) -> None:
+    """Put ``new`` wherever ``old`` stands, under its name, type and shape."""
+    new.type = new.type or old.type
+    new.merge_shapes(old.shape)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    new.name, old.name = old.name, None

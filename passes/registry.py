@@ -1,0 +1,83 @@
+"""Every pass by the name the command line uses: built in, installed beside us, or given by path."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+
+import onnx_ir as ir
+
+from ..backends.errors import PipelineError
+from .base import Pass
+
+ENTRY_POINTS = "onnxpress.passes"
+"""The entry-point group in which an installed package offers passes of its own."""
+
+_BUILTIN: dict[str, str] = {
+    "fold-constants": ".lossless.fold_constants:FoldConstants",
+    "fold-batch-norm": ".lossless.fold_batch_norm:FoldBatchNorm",
+    "cleanup": ".lossless.cleanup:Cleanup",
+    "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
+    "insert-qdq": ".quantization.insert_qdq:InsertQDQ",
+    "prune-channels": ".pruning.prune_channels:PruneChannels",
+}
+"""Built-in passes, loaded one at a time: a pipeline of one pass imports that pass only."""
+
+
+def names() -> list[str]:
+    """Every name that :func:`find` knows: built-in passes first, then installed ones."""
+    return [*_BUILTIN, *(name for name in sorted(_installed()) if name not in _BUILTIN)]
+
+
+def find(name: str) -> type[ir.passes.PassBase]:
+    """The pass class called ``name``: ``fold-batch-norm``, an entry point's name, ``module:Class``.
+
+    A class is an onnxpress :class:`~onnxpress.passes.base.Pass` or any ``onnx_ir`` pass.
+
+    Raises:
+        PipelineError: Nothing has that name, or what has it cannot be loaded or is no pass.
+    """
+    if name in _BUILTIN:
+        return _import(_BUILTIN[name], name)
+    if ":" in name:
+        return _import(name, name)
+    if name in (installed := _installed()):
+        return _import(installed[name].value, name)
+    import difflib
+
+    close = difflib.get_close_matches(name, names(), n=1)
+    raise PipelineError(
+        f"there is no pass {name!r}",
+        hint=f"did you mean {close[0]!r}?" if close else "`onnxpress passes` lists them",
+    )
+
+
+def origin(name: str) -> str:
+    """Where the pass ``name`` comes from: ``built in``, or the distribution that brings it."""
+    if name in _BUILTIN:
+        return "built in"
+    point = _installed().get(name)
+    distribution = point.dist if point is not None else None
+    return distribution.name if distribution is not None else "given by path"
+
+
+def _installed() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def _import(path: str, name: str) -> type[ir.passes.PassBase]:
+    module, _, attribute = path.partition(":")
+    package = Pass.__module__.rpartition(".")[0]
+    try:
+        found = getattr(importlib.import_module(module, package), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PipelineError(
+            f"the pass {name!r} cannot be loaded: {error}",
+            hint="is the package that brings it installed, and the spelling module:Class right?",
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, ir.passes.PassBase)):
+        raise PipelineError(
+            f"{name!r} is not a pass class",
+            hint="a pass derives from onnxpress.Pass or onnx_ir.passes.PassBase",
+        )
+    return found
