@@ -1,0 +1,1 @@
+"""Models, corpus and suites that measure onnxpress. Run ``python -m benchmarks --help``."""

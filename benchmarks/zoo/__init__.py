@@ -1,0 +1,1 @@
+"""Scripts that train, export and describe the small models in ``benchmarks/models``."""
