@@ -1,0 +1,311 @@
+"""The pass manager: runs a pipeline, checks every step, and undoes the ones that are wrong."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import onnx_ir as ir
+
+from ..backends.errors import OnnxpressError, PassError, VerificationError
+from ..passes.analysis.cost import node_count, weight_bytes
+from ..passes.base import EXACT, Context, Contract, Pass, Result
+from .pipeline import FIXPOINT_LIMIT, Fixpoint, Pipeline, Step, as_pipeline
+from .structure import check_structure
+
+Status: TypeAlias = Literal["ok", "no-change", "quarantined", "skipped"]
+
+
+class Verdict(Protocol):
+    """What a check of one step says."""
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``failed``, ``not-run`` or ``not-comparable``."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ``ok``."""
+        ...
+
+
+class Checker(Protocol):
+    """Compares a rewritten model with the original; :class:`~.verify.Verifier` is one."""
+
+    def check(self, candidate: ir.Model, contract: Contract) -> Verdict:
+        """Run both and compare."""
+        ...
+
+    def rebase(self, model: ir.Model) -> None:
+        """Compare with ``model`` from now on: an approximate pass has moved the answers."""
+        ...
+
+
+@dataclass
+class PassRecord:
+    """What became of one step, as the report tells it.
+
+    ``nodes`` and ``bytes`` are counts before and after. ``seconds`` is the time of the rewrite
+    alone. A step inside a fixpoint group has one record for all its runs.
+    """
+
+    name: str
+    options: dict[str, Any]
+    status: Status = "no-change"
+    reason: str = ""
+    seconds: float = 0.0
+    rewritten: int = 0
+    declined: Counter[str] = field(default_factory=Counter)
+    nodes: tuple[int, int] = (0, 0)
+    bytes: tuple[int, int] = (0, 0)
+    verified: str = "not-run"
+    details: dict[str, Any] = field(default_factory=dict)
+    reproduction: str = ""
+
+    @property
+    def modified(self) -> bool:
+        """Whether the step changed the model, and the change was kept."""
+        return self.status == "ok"
+
+
+class Hook:
+    """What may look on, or decide, while a pipeline runs. Override what is wanted.
+
+    The names are those of TVM's pass instruments. A hook must not change the model.
+    """
+
+    def should_run(self, step: Step, model: ir.Model) -> bool:
+        """Whether ``step`` runs at all; a step that any hook refuses is reported as skipped."""
+        del step, model
+        return True
+
+    def run_before_pass(self, step: Step, model: ir.Model) -> None:
+        """Called right before ``step`` runs on ``model``."""
+
+    def run_after_pass(self, step: Step, model: ir.Model, record: PassRecord) -> None:
+        """Called after ``step`` was run, checked and kept or undone."""
+
+
+@dataclass
+class Run:
+    """A finished pipeline: the model that came out and what every step did."""
+
+    model: ir.Model
+    records: list[PassRecord]
+    seconds: float
+    verdict: Verdict | None = None
+    """The check of ``model`` itself, unless it was compared with a reference set on the way."""
+
+    @property
+    def quarantined(self) -> list[PassRecord]:
+        """The steps that were wrong and undone."""
+        return [record for record in self.records if record.status == "quarantined"]
+
+
+class PassManager:
+    """Runs a pipeline over a model and keeps only the steps that are right.
+
+    After each step that changed something: the structural check, then ``checker`` if there is
+    one. A step that raises, breaks the structure or changes answers beyond its contract is
+    undone, named in the records, and not run again; the rest goes on. With ``strict`` the first
+    such step raises instead.
+
+    Args:
+        passes: Pipeline text, passes in order, or a :class:`~.pipeline.Pipeline`.
+        checker: Compares results with the original; ``None`` checks the structure only.
+        hooks: Called around every step.
+        strict: Raise instead of quarantining.
+        reproduce: A folder in which each quarantined step leaves the model it was wrong on.
+
+    Raises:
+        PipelineError: ``passes`` is text that is not well formed.
+    """
+
+    def __init__(
+        self,
+        passes: str | Pipeline | Iterable[ir.passes.PassBase],
+        *,
+        checker: Checker | None = None,
+        hooks: Sequence[Hook] = (),
+        strict: bool = False,
+        reproduce: Path | None = None,
+    ) -> None:
+        self.pipeline = as_pipeline(passes)
+        self.checker = checker
+        self.hooks = tuple(hooks)
+        self.strict = strict
+        self.reproduce = reproduce
+
+    def run(self, model: ir.Model, context: Context | None = None) -> Run:
+        """Run the pipeline on a copy of ``model``, which itself stays as it is.
+
+        Raises:
+            PassError: A pass needs data and there is none; raised before anything runs. Or, with
+                ``strict``, a pass failed or broke the model.
+            VerificationError: With ``strict``, a pass changed answers beyond its contract.
+        """
+        context = context or Context()
+        check_needs(self.pipeline, context)
+        started = time.perf_counter()
+        progress = _Progress(self, model, context)
+        progress.run_all(self.pipeline)
+        kept = model.clone() if progress.kept is model else progress.kept
+        return Run(kept, progress.records, time.perf_counter() - started, progress.verdict)
+
+
+def check_needs(pipeline: Pipeline, context: Context) -> None:
+    """Check that ``context`` has what the passes of ``pipeline`` need.
+
+    Raises:
+        PassError: A pass needs calibration data and there is none.
+    """
+    for step in pipeline.steps():
+        if isinstance(step.run, Pass) and step.run.needs_data and context.data is None:
+            raise PassError(
+                f"{step.name} needs data and got none",
+                hint="give samples with --data: an .npz keyed by input name, a folder of .npy "
+                "or .npz, or module:function; a few hundred unlabelled samples are enough",
+            )
+
+
+class _Progress:
+    """One run of one pipeline: the model kept so far, and a scratch copy to rewrite."""
+
+    def __init__(self, manager: PassManager, model: ir.Model, context: Context) -> None:
+        self.manager = manager
+        self.context = context
+        self.inputs = [value.name or "" for value in model.graph.inputs]
+        self.outputs = [value.name or "" for value in model.graph.outputs]
+        # Never written to: a step works on the scratch copy, which takes its place if it is right.
+        self.kept = model
+        self.scratch: ir.Model | None = None
+        self.size = (node_count(model), weight_bytes(model))
+        self.records: list[PassRecord] = []
+        self.refused: set[Step] = set()
+        self.verdict: Verdict | None = None
+        self.rebased = False
+
+    def run_all(self, pipeline: Pipeline) -> None:
+        total = sum(1 for _ in pipeline.steps())
+        for item in pipeline:
+            if isinstance(item, Fixpoint):
+                self.repeat(item)
+                continue
+            self.context.progress(item.name, len(self.records), total)
+            record = PassRecord(item.name, item.all_options())
+            self.records.append(record)
+            self.run_step(item, record)
+
+    def repeat(self, group: Fixpoint) -> None:
+        steps = list(group.steps.steps())
+        records = [PassRecord(step.name, step.all_options()) for step in steps]
+        self.records.extend(records)
+        for _ in range(FIXPOINT_LIMIT):
+            changed = [
+                self.run_step(step, record) for step, record in zip(steps, records, strict=True)
+            ]
+            if not any(changed):
+                break
+
+    def run_step(self, step: Step, record: PassRecord) -> bool:
+        """Run ``step`` once, keep or undo what it did, and say whether the model changed."""
+        if step in self.refused:
+            if record.status == "no-change":
+                record.status, record.reason = "skipped", "it was quarantined before"
+            return False
+        hooks = self.manager.hooks
+        if not all(hook.should_run(step, self.kept) for hook in hooks):
+            record.status, record.reason = "skipped", "a hook decided so"
+            return False
+        for hook in hooks:
+            hook.run_before_pass(step, self.kept)
+        changed = self.attempt(step, record)
+        for hook in hooks:
+            hook.run_after_pass(step, self.kept, record)
+        return changed
+
+    def attempt(self, step: Step, record: PassRecord) -> bool:
+        if self.scratch is None:
+            self.scratch = self.kept.clone()
+        started = time.perf_counter()
+        try:
+            result = self.apply(step, self.scratch)
+            record.seconds += time.perf_counter() - started
+            _note(record, result)
+            if not result.modified:
+                return False
+            check_structure(result.model, self.inputs, self.outputs)
+            self.verify(step, result.model, record)
+        except OnnxpressError as error:
+            if self.manager.strict:
+                raise
+            self.quarantine(step, record, error)
+            return False
+        self.keep(result.model, record)
+        return True
+
+    def apply(self, step: Step, model: ir.Model) -> ir.passes.PassResult:
+        try:
+            step.run.requires(model)
+            if isinstance(step.run, Pass):
+                result: ir.passes.PassResult = step.run.rewrite(model, self.context)
+            else:
+                result = step.run(model)
+            step.run.ensures(result.model)
+        except (OnnxpressError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise PassError(f"{type(error).__name__}: {error}") from error
+        return result
+
+    def verify(self, step: Step, model: ir.Model, record: PassRecord) -> None:
+        checker = self.manager.checker
+        if checker is None:
+            return
+        contract = step.run.contract if isinstance(step.run, Pass) else EXACT
+        verdict = checker.check(model, contract)
+        record.verified = verdict.status
+        if verdict.status == "failed":
+            raise VerificationError(verdict.reason)
+        if not contract.exact:
+            checker.rebase(model)
+            self.rebased = True
+        self.verdict = None if self.rebased else verdict
+
+    def keep(self, model: ir.Model, record: PassRecord) -> None:
+        size = (node_count(model), weight_bytes(model))
+        first = record.status == "no-change"
+        record.nodes = (self.size[0] if first else record.nodes[0], size[0])
+        record.bytes = (self.size[1] if first else record.bytes[1], size[1])
+        record.status = "ok"
+        self.kept, self.scratch, self.size = model, None, size
+
+    def quarantine(self, step: Step, record: PassRecord, error: OnnxpressError) -> None:
+        self.scratch = None
+        self.refused.add(step)
+        record.status, record.reason = "quarantined", error.message
+        if self.manager.reproduce is not None:
+            record.reproduction = self.save_reproduction(step, self.manager.reproduce)
+
+    def save_reproduction(self, step: Step, folder: Path) -> str:
+        from .model_io import save
+
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{len(self.records):02d}-{step.name.replace(':', '.')}.onnx"
+        save(self.kept, path, force=True)
+        return str(path)
+
+
+def _note(record: PassRecord, result: ir.passes.PassResult) -> None:
+    if not isinstance(result, Result):
+        record.rewritten += int(result.modified)
+        return
+    record.rewritten += len(result.rewritten)
+    record.declined = Counter(result.declined.values())
+    if result.details:
+        record.details = result.details
