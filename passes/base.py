@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Protocol, final
 
@@ -47,15 +47,28 @@ EXACT = Contract()
 class SessionFactory(Protocol):
     """Loads a model that is still being rewritten, so that a pass can run it."""
 
-    def __call__(self, model: ir.Model, config: SessionConfig = ...) -> Session:
-        """A session of ``model`` as it stands now. Raises ``BackendError``."""
+    def __call__(
+        self,
+        model: ir.Model,
+        config: SessionConfig = ...,
+        outputs: Sequence[str] | None = ...,
+    ) -> Session:
+        """A session of ``model`` as it stands now, which stays as it is.
+
+        ``outputs`` names the values of the main graph, intermediate ones as well, that a run
+        answers with; by default the graph's own outputs. Raises ``BackendError``.
+        """
         ...
 
 
-def _ort_session(model: ir.Model, config: SessionConfig = SessionConfig()) -> Session:  # noqa: B008
+def _ort_session(
+    model: ir.Model,
+    config: SessionConfig = SessionConfig(),  # noqa: B008
+    outputs: Sequence[str] | None = None,
+) -> Session:
     from ..backends.ort import session_of
 
-    return session_of(model, config)
+    return session_of(model, config, outputs)
 
 
 def _silent(_stage: str, _done: int, _total: int | None) -> None:
@@ -175,7 +188,7 @@ def option_text(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple):
         return f"[{','.join(option_text(item) for item in value)}]"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w./:*-]*", value):
+    if isinstance(value, str) and not re.fullmatch(r"[^\s,{}\[\]\"=\\]+", value):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
     return str(value)

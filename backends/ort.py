@@ -1,0 +1,218 @@
+"""Runs models with ONNX Runtime, on the CPU or on CUDA, and never elsewhere than asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from .arrays import FOREIGN, feed, feed_value, fetched, fetched_value
+from .base import Array, Feeds, ModelSource, OptimizationLevel, Provider, SessionConfig, TensorSpec
+from .errors import BackendError, ProviderUnavailableError
+from .messages import backend_error
+from .ort_model import loadable
+from .providers import CUDA, check_provider, prepare_provider
+
+_LEVELS: Final[dict[OptimizationLevel, str]] = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "layout": "ORT_ENABLE_LAYOUT",
+    "all": "ORT_ENABLE_ALL",
+}
+_PROVIDERS: Final[dict[Provider, list[str]]] = {
+    "cpu": ["CPUExecutionProvider"],
+    # Shape arithmetic belongs on the CPU; that CUDA is in force is checked after creation.
+    "cuda": [CUDA, "CPUExecutionProvider"],
+}
+_FATAL: Final = 4
+"""The log severity at which ONNX Runtime prints nothing: errors come as exceptions as well."""
+
+ort.set_default_logger_severity(_FATAL)
+
+
+class OrtSession:
+    """A model loaded by ONNX Runtime; a :class:`~onnxpress.backends.base.Session`."""
+
+    def __init__(self, native: Any, config: SessionConfig, name: str) -> None:
+        self.native = native
+        """The ``onnxruntime.InferenceSession`` itself."""
+        self.config = config
+        self.name = name
+        self.inputs: Sequence[TensorSpec] = [_spec(arg) for arg in native.get_inputs()]
+        self.outputs: Sequence[TensorSpec] = [_spec(arg) for arg in native.get_outputs()]
+        self._foreign = any(spec.dtype in FOREIGN for spec in (*self.inputs, *self.outputs))
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once, from arrays in host memory to arrays in host memory.
+
+        Strings go in as ``str`` or UTF-8 ``bytes`` and come out as an object array of ``str``.
+        ``bfloat16``, ``float8`` and 4-bit integers are arrays of ``ml_dtypes``. An output that is
+        no tensor comes out as an object array: a sequence as a 1-D one of its items (arrays, or
+        ``dict`` from scikit-learn's ``ZipMap``), a map or an empty optional as a 0-D one.
+
+        Raises:
+            BackendError: The feeds do not fit the inputs, or a node failed.
+        """
+        specs = self._specs_of(feeds)
+        names = [spec.name for spec in self.outputs]
+        try:
+            if self._foreign:
+                values = {name: feed_value(feeds[name], spec) for name, spec in specs.items()}
+                fetches = self.native.run_with_ort_values(names, values)
+                return dict(zip(names, map(fetched_value, fetches), strict=True))
+            arrays = {name: feed(feeds[name], spec) for name, spec in specs.items()}
+            return dict(zip(names, map(fetched, self.native.run(names, arrays)), strict=True))
+        except BackendError:
+            raise
+        except Exception as error:
+            raise backend_error(error, f"{self.name} cannot be run") from error
+
+    def bind(self, feeds: Feeds) -> BoundRun:
+        """Put ``feeds`` where the provider computes; the answer runs on them as often as called.
+
+        Raises:
+            BackendError: The feeds do not fit the inputs, or hold what is no tensor.
+        """
+        specs = self._specs_of(feeds)
+        if missing := [spec.name for spec in self.inputs if spec.name not in specs]:
+            raise BackendError(f"{self.name} gets nothing for its input {missing[0]!r}")
+        device = self.config.provider
+        try:
+            values = {n: feed_value(feeds[n], spec, device) for n, spec in specs.items()}
+            return BoundRun(self, values)
+        except BackendError:
+            raise
+        except Exception as error:
+            raise backend_error(error, f"{self.name} cannot take its inputs") from error
+
+    def _specs_of(self, feeds: Feeds) -> dict[str, TensorSpec]:
+        specs = {spec.name: spec for spec in self.inputs if spec.name in feeds}
+        if unknown := [name for name in feeds if name not in specs]:
+            raise BackendError(
+                f"{self.name} has no input {unknown[0]!r}",
+                hint=f"its inputs are {', '.join(repr(spec.name) for spec in self.inputs)}",
+            )
+        return specs
+
+
+class BoundRun:
+    """A run whose inputs lie in the provider's memory and whose outputs stay there.
+
+    Call it to run: nothing is converted or transferred meanwhile, so it is what to time.
+    """
+
+    def __init__(self, session: OrtSession, values: dict[str, Any]) -> None:
+        self._session = session
+        self._values = values  # the binding does not keep NumPy's memory alive
+        self._binding = session.native.io_binding()
+        for name, value in values.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for spec in session.outputs:
+            self._binding.bind_output(spec.name, session.config.provider)
+
+    def __call__(self) -> None:
+        """Run once and wait for the end. Raises ``BackendError``."""
+        try:
+            self._session.native.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise backend_error(error, f"{self._session.name} cannot be run") from error
+
+    def outputs(self) -> dict[str, Array]:
+        """The answers of the last call, transferred to host memory."""
+        names = [spec.name for spec in self._session.outputs]
+        values = self._binding.get_outputs()
+        return {name: fetched_value(value) for name, value in zip(names, values, strict=True)}
+
+
+class OrtBackend:
+    """ONNX Runtime as a :class:`~onnxpress.backends.base.Backend`."""
+
+    def session(self, model: ModelSource, config: SessionConfig) -> OrtSession:
+        """Load ``model``. Raises :class:`~onnxpress.backends.errors.BackendError`."""
+        return session_of(model, config)
+
+
+def session_of(
+    model: ir.Model | ModelSource,
+    config: SessionConfig = SessionConfig(),  # noqa: B008
+    outputs: Sequence[str] | None = None,
+) -> OrtSession:
+    """Load ``model``: a file, a serialized model, or one that is still being rewritten.
+
+    An ``onnx_ir`` model is not changed by it and may be over 2 GB: external data that lies in one
+    folder is mapped from there by ONNX Runtime, other large weights are handed over in memory,
+    shared where ``config.level`` is ``disabled`` and copied once where it is not. So external
+    data files must stay as they are until the session is there.
+
+    ``outputs`` names the values of the main graph that a run answers with, in that order: any
+    intermediate ones, an initializer or an input as well. By default the graph's own outputs.
+
+    Raises:
+        BackendError: ONNX Runtime cannot load the model; the message says why.
+        ProviderUnavailableError: ``config.provider`` cannot be used on this machine.
+    """
+    name = str(model) if isinstance(model, (str, Path)) else "the model"
+    options = _options(config)
+    if isinstance(model, ir.Model) or outputs is not None:
+        ready = loadable(_opened(model, name), outputs)
+        ready.add_to(options, shared=config.level == "disabled")
+        return _session(ready.proto, options, config, name)
+    return _session(model if isinstance(model, bytes) else name, options, config, name)
+
+
+def _options(config: SessionConfig) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[config.level])
+    options.intra_op_num_threads = config.threads
+    if not config.prepacking:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    for key, value in config.entries.items():
+        try:
+            options.add_session_config_entry(key, value)
+        except RuntimeError as error:
+            raise backend_error(error, f"the session entry {key!r} is not accepted") from error
+    return options
+
+
+def _session(source: str | bytes, options: Any, config: SessionConfig, name: str) -> OrtSession:
+    if config.provider == "cuda":
+        if CUDA not in ort.get_available_providers():
+            check_provider(config.provider)
+        prepare_provider(config.provider)
+    try:
+        native = ort.InferenceSession(
+            source, options, providers=_PROVIDERS[config.provider], enable_fallback=0
+        )
+    except Exception as error:
+        raise backend_error(error, f"{name} cannot be loaded") from error
+    if config.provider == "cuda" and CUDA not in native.get_providers():
+        check_provider(config.provider)
+        raise ProviderUnavailableError(
+            "ONNX Runtime could not start its CUDA provider, for a reason it does not tell",
+            hint="does the CUDA and cuDNN version fit onnxruntime-gpu, and the driver CUDA?",
+        )
+    return OrtSession(native, config, name)
+
+
+def _opened(model: ir.Model | ModelSource, name: str) -> ir.Model:
+    if isinstance(model, ir.Model):
+        return model
+    try:
+        if not isinstance(model, bytes):
+            return ir.load(model)
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(model)
+        return ir.from_proto(proto)
+    except Exception as error:  # a damaged file fails in protobuf, onnx or onnx_ir
+        raise BackendError(f"{name} cannot be read: {error}") from error
+
+
+def _spec(arg: Any) -> TensorSpec:
+    if not arg.type.startswith("tensor("):
+        return TensorSpec(arg.name, arg.type, None)
+    return TensorSpec(arg.name, arg.type[len("tensor(") : -1], tuple(arg.shape))
