@@ -31,7 +31,7 @@ def constant(value: ir.Value | None) -> Array | None:
     """
     if value is None or value.is_graph_input():
         return None
-    tensor = ir.convenience.get_const_tensor(value)
+    tensor = _tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
@@ -39,7 +39,14 @@ def is_constant(value: ir.Value | None) -> bool:
     """Whether :func:`constant` would give an array, without reading it."""
     if value is None or value.is_graph_input():
         return False
-    return ir.convenience.get_const_tensor(value) is not None
+    return _tensor(value) is not None
+
+
+def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
+    producer = value.producer()
+    if producer is not None and "sparse_value" in producer.attributes:
+        return None
+    return ir.convenience.get_const_tensor(value)
 
 
 def feeds_only(value: ir.Value, node: ir.Node) -> bool:
@@ -47,27 +54,35 @@ def feeds_only(value: ir.Value, node: ir.Node) -> bool:
     return not value.is_graph_output() and [use.node for use in value.uses()] == [node]
 
 
-def fresh_name(graph: ir.Graph, wanted: str) -> str:
-    """``wanted``, or ``wanted`` with a number, whichever no value of ``graph``'s model has."""
-    taken = _names(graph)
-    name, number = wanted, 1
-    while name in taken:
-        name, number = f"{wanted}.{number}", number + 1
-    return name
+class Names:
+    """Every value name of a model, read once, so that many new names need no further walk."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._taken: set[str | None] = set()
+        self._last: dict[str, int] = {}
+        for graph in graphs_of(model):
+            self._taken.update(value.name for value in graph.inputs)
+            self._taken.update(graph.initializers)
+            for node in graph:
+                self._taken.update(output.name for output in node.outputs)
+
+    def fresh(self, wanted: str) -> str:
+        """``wanted``, or ``wanted`` with a number, whichever is free; it is taken from then on."""
+        name = wanted
+        while name in self._taken:
+            self._last[wanted] = self._last.get(wanted, 0) + 1
+            name = f"{wanted}.{self._last[wanted]}"
+        self._taken.add(name)
+        return name
 
 
-def _names(graph: ir.Graph) -> set[str | None]:
-    root = graph
-    while (parent := root.parent_node) is not None and isinstance(parent.graph, ir.Graph):
-        root = parent.graph
-    taken: set[str | None] = {value.name for value in (*root.inputs, *root.initializers.values())}
-    for node in ir.traversal.RecursiveGraphIterator(root):
-        taken.update(output.name for output in node.outputs)
-        for attribute in node.attributes.values():
-            for inner in _graphs(attribute):
-                taken.update(value.name for value in inner.inputs)
-                taken.update(inner.initializers)
-    return taken
+def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph, the functions' bodies, and every graph inside them, outer ones first."""
+    waiting = [*(function.graph for function in model.functions.values()), model.graph]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        waiting.extend(inner for node in graph for inner in subgraphs_of(node))
 
 
 def _graphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
