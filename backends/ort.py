@@ -14,8 +14,10 @@ from .arrays import FOREIGN, feed, feed_value, fetched, fetched_value
 from .base import Array, Feeds, ModelSource, OptimizationLevel, Provider, SessionConfig, TensorSpec
 from .errors import BackendError, ProviderUnavailableError
 from .messages import backend_error
-from .ort_model import loadable
+from .ort_model import loadable, specs_of
 from .providers import CUDA, check_provider, prepare_provider
+
+__all__ = ["BoundRun", "OrtBackend", "OrtSession", "check_provider", "session_of", "specs_of"]
 
 _LEVELS: Final[dict[OptimizationLevel, str]] = {
     "disabled": "ORT_DISABLE_ALL",
@@ -215,4 +217,6 @@ def _opened(model: ir.Model | ModelSource, name: str) -> ir.Model:
 def _spec(arg: Any) -> TensorSpec:
     if not arg.type.startswith("tensor("):
         return TensorSpec(arg.name, arg.type, None)
-    return TensorSpec(arg.name, arg.type[len("tensor(") : -1], tuple(arg.shape))
+    # ONNX Runtime reports a scalar and an unknown rank alike.
+    shape = tuple(arg.shape) or None
+    return TensorSpec(arg.name, arg.type.removeprefix("tensor(")[:-1], shape)

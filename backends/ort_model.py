@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from .arrays import ort_value
+from .base import TensorSpec
 from .errors import BackendError
 
 _INLINE_BYTES = 65_536
@@ -81,6 +82,35 @@ def loadable(model: ir.Model, outputs: Sequence[str] | None = None) -> Loadable:
             value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
     ready.proto = _serialized(model)
     return ready
+
+
+def specs_of(model: ir.Model) -> list[TensorSpec]:
+    """What a run of ``model`` has to be fed with, without loading it in ONNX Runtime.
+
+    Inputs that have an initializer of the same name are defaults, not something to feed.
+    """
+    return [
+        TensorSpec(value.name or "", _type_name(value.type), _dims(value.shape))
+        for value in model.graph.inputs
+        if value.name not in model.graph.initializers
+    ]
+
+
+def _type_name(type_: ir.TypeProtocol | None) -> str:
+    if type_ is None:
+        return "unknown"
+    if isinstance(type_, (ir.SequenceType, ir.OptionalType)):
+        kind = "seq" if isinstance(type_, ir.SequenceType) else "optional"
+        inner = _type_name(type_.elem_type)
+        return f"{kind}({inner if '(' in inner else f'tensor({inner})'})"
+    dtype = type_.dtype
+    return {ir.DataType.FLOAT: "float", ir.DataType.DOUBLE: "double"}.get(dtype, dtype.name.lower())
+
+
+def _dims(shape: ir.Shape | None) -> tuple[int | str | None, ...] | None:
+    if shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
 
 
 def _is_large(value: ir.Value) -> bool:
