@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +45,8 @@ class OrtSession:
         """The ``onnxruntime.InferenceSession`` itself."""
         self.config = config
         self.name = name
+        self.borrowed: Mapping[str, Any] = {}
+        """Weights that ONNX Runtime computes on where they lie, so they must outlive it."""
         self.inputs: Sequence[TensorSpec] = [_spec(arg) for arg in native.get_inputs()]
         self.outputs: Sequence[TensorSpec] = [_spec(arg) for arg in native.get_outputs()]
         self._foreign = any(spec.dtype in FOREIGN for spec in (*self.inputs, *self.outputs))
@@ -163,7 +165,9 @@ def session_of(
     if isinstance(model, ir.Model) or outputs is not None:
         ready = loadable(_opened(model, name), outputs)
         ready.add_to(options, shared=config.level == "disabled")
-        return _session(ready.proto, options, config, name)
+        session = _session(ready.proto, options, config, name)
+        session.borrowed = ready.weights
+        return session
     return _session(model if isinstance(model, bytes) else name, options, config, name)
 
 
