@@ -1,0 +1,230 @@
+"""Finds inputs that a model accepts, by asking the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from .base import Array, Feeds
+from .errors import BackendError
+from .feeds import (
+    SEQUENCE_LADDER,
+    Dim,
+    base_size,
+    draw_feeds,
+    other_sizes,
+    resolve_kinds,
+    settle_dims,
+)
+from .kinds import Kind
+
+Run: TypeAlias = Callable[[Feeds], dict[str, Array]]
+
+_PROBES = 96
+"""How many runs a search may take; a model that accepts what is plausible takes three."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs that the model accepts, with what it answers.
+
+    ``sizes`` holds the size of every dynamic dimension.
+    """
+
+    sizes: dict[str, int]
+    feeds: Feeds
+    answers: dict[str, Array]
+
+
+@dataclass
+class Cases:
+    """What a search found.
+
+    Attributes:
+        accepted: The inputs that ran; empty if none did.
+        rejected: The sizes that did not, each with the error.
+        kinds: The kinds of values that the accepted inputs are made of.
+    """
+
+    accepted: list[Case] = field(default_factory=list)
+    rejected: list[tuple[dict[str, int], str]] = field(default_factory=list)
+    kinds: dict[str, Kind] = field(default_factory=dict)
+
+
+def find_cases(
+    model: ir.Model,
+    run: Run,
+    *,
+    dims: Mapping[str, int] | None = None,
+    kinds: Mapping[str, str | Kind] | None = None,
+    seed: int = 0,
+    wanted: int = 3,
+) -> Cases:
+    """Find inputs that ``run`` accepts, at several sizes of every dynamic dimension.
+
+    First the sizes grow, rung by rung, until some are accepted. If none are, a dimension may
+    count something else than it seems to (a state's batch stands on its second axis), so each
+    rung also tries other roles; then simpler values. From the accepted sizes all dimensions move
+    together, else role by role (two inputs may have to agree), else one by one.
+
+    Args:
+        model: The model, for its inputs and for what it does with them.
+        run: Runs it; raises ``BackendError`` for what it does not accept.
+        dims: Sizes that are settled; these dimensions do not vary.
+        kinds: Kinds of values by input name, instead of those guessed.
+        seed: The root of every random choice.
+        wanted: How many cases to find; inputs that choose a branch add one for each other choice.
+
+    Raises:
+        UsageError: ``dims`` or ``kinds`` names what the model does not have.
+        DataError: An input is no tensor.
+    """
+    free, settled = settle_dims(model, dims)
+    search = _Search(model, run, settled, seed, resolve_kinds(model, kinds))
+    fixed = frozenset(kinds or {})
+    base, roles = search.first(free, fixed)
+    if base is None:
+        return search.found
+    search.more(base, roles, wanted)
+    search.other_choices(base)
+    search.found.kinds = search.kinds
+    return search.found
+
+
+class _Search:
+    def __init__(
+        self, model: ir.Model, run: Run, settled: dict[str, int], seed: int, kinds: dict[str, Kind]
+    ) -> None:
+        self.model = model
+        self.run = run
+        self.settled = settled
+        self.seed = seed
+        self.kinds = kinds
+        self.found = Cases()
+        self.refused: set[tuple[str, ...]] = set()
+        self.left = _PROBES
+
+    def probe(
+        self, sizes: Mapping[str, int], case: int, turns: Mapping[str, int] | None = None
+    ) -> Case | None:
+        """Run once at ``sizes``; ``None`` if the model does not accept them."""
+        full = self.settled | dict(sizes)
+        known = tuple(map(str, (full, turns, self.kinds)))
+        if self.left == 0 or known in self.refused:
+            return None
+        self.left -= 1
+        feeds = draw_feeds(self.model, full, self.kinds, seed=self.seed, case=case, turns=turns)
+        try:
+            return Case(full, feeds, self.run(feeds))
+        except BackendError as error:
+            self.refused.add(known)
+            self.found.rejected.append((full, error.message))
+            return None
+
+    def first(
+        self, free: list[Dim], fixed: frozenset[str]
+    ) -> tuple[dict[str, int] | None, list[Dim]]:
+        """The smallest sizes that are accepted, and the roles that the dimensions turn out to have.
+
+        Answers that are not finite are a second choice: they show too little.
+        """
+        guessed, second = self.kinds, None
+        for kinds in _simpler(guessed, fixed):
+            self.kinds = kinds
+            for roles, sizes in _rungs(free):
+                case = self.probe(sizes, 0)
+                if case is None:
+                    continue
+                if all(_finite(answer) for answer in case.answers.values()):
+                    self.found.accepted.append(case)
+                    return sizes, roles
+                second = second or (kinds, roles, sizes, case)
+                break
+        if second is None:
+            return None, free
+        self.kinds, roles, sizes, case = second
+        self.found.accepted.append(case)
+        return sizes, roles
+
+    def more(self, base: dict[str, int], dims: list[Dim], wanted: int) -> None:
+        """Add cases until there are ``wanted``, at other sizes where there is anything to vary."""
+        attempts = len(other_sizes(dims[0], 1)) if dims else 0
+        for nth in range(attempts):
+            case = self.moved(base, dims, nth)
+            if case is not None:
+                self.found.accepted.append(case)
+            if len(self.found.accepted) == wanted:
+                return
+        for number in range(len(self.found.accepted), wanted):
+            if (case := self.probe(base, number)) is not None:
+                self.found.accepted.append(case)
+
+    def moved(self, base: dict[str, int], dims: list[Dim], nth: int) -> Case | None:
+        """A case at sizes other than ``base``: in all dimensions, or in as many as possible."""
+        number = len(self.found.accepted)
+        moves = {dim.name: other_sizes(dim, base[dim.name])[nth] for dim in dims}
+        if (case := self.probe(base | moves, number)) is not None:
+            return case
+        sizes, best = base, None
+        for role in dict.fromkeys(dim.role for dim in dims):
+            names = [dim.name for dim in dims if dim.role == role]
+            for group in [names] if len(names) == 1 else [names, *([name] for name in names)]:
+                attempt = sizes | {name: moves[name] for name in group}
+                if (case := self.probe(attempt, number)) is not None:
+                    sizes, best = attempt, case
+                    if group is names:
+                        break
+        return best
+
+    def other_choices(self, base: dict[str, int]) -> None:
+        """Add a case for each other option of an input that selects one: a rate, a branch."""
+        for name, kind in self.kinds.items():
+            if kind.name != "choice" or self.found.accepted[0].feeds[name].size != 1:
+                continue
+            for turn in range(1, min(4, len(kind.arguments))):
+                if (case := self.probe(base, turn, {name: turn})) is not None:
+                    self.found.accepted.append(case)
+
+
+def _rungs(free: list[Dim]) -> Iterator[tuple[list[Dim], dict[str, int]]]:
+    """Sizes from small to large; on each rung the likely roles of the dimensions come first."""
+    if not free:
+        yield free, {}
+        return
+    for level in range(len(SEQUENCE_LADDER)):
+        for roles in _role_choices(free):
+            yield roles, {dim.name: base_size(dim, level) for dim in roles}
+
+
+def _role_choices(free: list[Dim]) -> Iterator[list[Dim]]:
+    """The roles as they seem, then with one dimension taken for something else, then with two.
+
+    That a batch is taken for a length is the likelier mistake, so it is mended first.
+    """
+    yield free
+    by_likelihood = sorted(free, key=lambda dim: dim.role == "batch")[:4]
+    for count in (1, 2):
+        for swapped in combinations(by_likelihood, count):
+            yield [_swap(dim) if dim in swapped else dim for dim in free]
+
+
+def _swap(dim: Dim) -> Dim:
+    return replace(dim, role="sequence" if dim.role == "batch" else "batch")
+
+
+def _simpler(kinds: dict[str, Kind], fixed: frozenset[str]) -> Iterator[dict[str, Kind]]:
+    """The guessed kinds, then plainer ones for the inputs whose kind the user did not fix."""
+    yield kinds
+    for name, plain in (("floats", "uniform"), ("integers", "ones"), ("integers", "zeros")):
+        loose = [key for key, kind in kinds.items() if kind.name == name and key not in fixed]
+        if loose:
+            yield kinds | dict.fromkeys(loose, Kind(plain))
+
+
+def _finite(answer: Array) -> bool:
+    return answer.dtype.kind not in "fc" or bool(np.isfinite(answer).all())
