@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,6 +127,20 @@ def read_dims(pairs: list[str] | None) -> dict[str, int]:
     return dims
 
 
+def read_weights(text: str | None) -> tuple[float, ...] | None:
+    """``"0.7,0.3"`` as ``(0.7, 0.3)``.
+
+    Raises:
+        UsageError: Something between the commas is not a number.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(one) for one in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--weights {text}: expected numbers with commas between") from error
+
+
 def stdout() -> Console:
     """The terminal for results. Colour follows ``NO_COLOR`` and whether this is a terminal."""
     from rich.console import Console
@@ -144,19 +157,9 @@ def stderr() -> Console:
 
 def print_json(value: Any) -> None:
     """Print ``value`` as the one object on standard output; NaN and infinity become null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    from ..write_report import finite
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    sys.stdout.write(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ..manager import PassRecord
 from ..report import Report
+from ..write_report import latency_text, sizes, verified_text
 
 _STYLES = {"ok": "green", "no-change": "dim", "quarantined": "bold red", "skipped": "yellow"}
 
@@ -68,50 +69,18 @@ def sizes_table(report: Report) -> Table:
     table.add_column(style="bold")
     for _ in range(3):
         table.add_column(justify="right")
-    rows: list[tuple[str, list[Any]]] = [
-        ("nodes", report.nodes),
-        ("parameters", report.parameters),
-        ("MACs", report.macs),
-        ("bytes", report.bytes),
-    ]
-    for name, (before, after) in rows:
-        if before is None or after is None:
-            table.add_row(name, "not known", "", "")
-            continue
-        change = f"{(after / before - 1) * 100:+.1f}%" if before and before != after else ""
-        table.add_row(name, f"{before:,}", f"→ {after:,}", change)
+    for name, before, after, change in sizes(report):
+        table.add_row(name, before, f"→ {after}", change)
     return table
 
 
 def verified_line(verified: dict[str, Any]) -> str:
     """Whether the answers agree, in one line."""
-    status = verified["status"]
-    if status == "not-run":
-        return f"[yellow]answers  not checked[/]: {escape(str(verified.get('reason', '')))}"
-    if status == "not-comparable":
-        return f"[yellow]answers  not comparable[/]: {escape(str(verified.get('reason', '')))}"
-    colour = "green" if status == "ok" else "bold red"
-    facts = [f"{verified['cases']} runs"] if verified.get("cases") else []
-    if verified.get("max_abs") is not None:
-        facts.append(f"largest difference {verified['max_abs']:.2g}")
-    if verified.get("sqnr_db") is not None:
-        facts.append(f"SQNR {verified['sqnr_db']:.1f} dB")
-    word = {"ok": "agree"}.get(status, "differ")
-    if status == "ok" and not verified.get("exact", True):
-        word = "within the contract"
-    reason = f": {escape(str(verified['reason']))}" if verified.get("reason") else ""
-    return f"[{colour}]answers  {word}[/] ({', '.join(facts)}){reason}"
+    colour = {"ok": "green", "failed": "bold red"}.get(verified["status"], "yellow")
+    return f"[bold]answers[/]  [{colour}]{escape(verified_text(verified))}[/]"
 
 
 def latency_line(latency: dict[str, Any]) -> str:
     """The measured latency before and after, with its interval, in one line."""
-    if latency["status"] != "measured":
-        return f"[yellow]latency  not measured[/]: {escape(str(latency.get('reason', '')))}"
-    low, high = latency["ci95"]
-    colour = {"faster": "green", "slower": "bold red"}.get(latency["verdict"], "default")
-    threads = latency["threads"] or "default"
-    return (
-        f"[{colour}]latency  {latency['before']['median_ms']:.3f} ms → "
-        f"{latency['after']['median_ms']:.3f} ms, {latency['speedup']:.2f}x "
-        f"(95% interval {low:.2f} to {high:.2f}): {latency['verdict']}[/], threads: {threads}"
-    )
+    colour = {"faster": "green", "slower": "bold red"}.get(latency.get("verdict", ""), "yellow")
+    return f"[bold]latency[/]  [{colour}]{escape(latency_text(latency))}[/]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -13,6 +14,7 @@ from ...backends.environment import detect_target
 from ...backends.errors import OutputError, UsageError
 from ...backends.ort import check_provider, specs_of
 from ...backends.targets import Target, TargetName
+from ...passes.ensembles.merge import merge
 from ..compile import Outcome, Settings, compile_model, compression
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, parse, preset
@@ -71,6 +73,37 @@ def run_job(job: Job) -> None:
         outcome = compile_model(model, pipeline, settings_of(job, model, progress))
         progress("writing", 0, None)
         finish(outcome, job, inputs=[job.model])
+    show(outcome.report, job)
+
+
+def merge_job(
+    models: Sequence[Path],
+    combine: Literal["mean", "weighted", "vote", "none"],
+    weights: tuple[float, ...] | None,
+    job: Job,
+) -> None:
+    """Read several models, merge them, compile the whole as :func:`run_job` does one.
+
+    Raises:
+        OnnxpressError: Whatever is wrong; a message about one of the models names it.
+    """
+    if len(models) < 2:
+        raise UsageError("merge takes two models or more")
+    target = detect_target(job.target or "cpu")
+    pipeline = _pipeline(job)
+    check_provider(target.provider)
+    check_destinations(job.output, models, job.reports, force=job.force)
+    with common.progress_bar(job.volume != "quiet" and not job.json) as progress:
+        members = []
+        for index, path in enumerate(models):
+            progress(f"reading {path.name}", index, len(models))
+            members.append(load(path))
+        merged = merge(
+            members, names=[path.stem for path in models], combine=combine, weights=weights
+        )
+        outcome = compile_model(merged.model, pipeline, settings_of(job, merged.model, progress))
+        progress("writing", 0, None)
+        finish(outcome, job, inputs=models)
     show(outcome.report, job)
 
 
