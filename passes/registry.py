@@ -24,6 +24,11 @@ _BUILTIN: dict[str, str] = {
 """Built-in passes, loaded one at a time: a pipeline of one pass imports that pass only."""
 
 
+def builtin_names() -> list[str]:
+    """The names of the passes that come with onnxpress."""
+    return list(_BUILTIN)
+
+
 def names() -> list[str]:
     """Every name that :func:`find` knows: built-in passes first, then installed ones."""
     return [*_BUILTIN, *(name for name in sorted(_installed()) if name not in _BUILTIN)]

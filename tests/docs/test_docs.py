@@ -1,0 +1,75 @@
+"""Every command and snippet that the README and the docs show, run as shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_FENCE = re.compile(r"^```(\w*)[ \t]*(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_TITLE = re.compile(r'title="([^"]+)"')
+
+
+@dataclass(frozen=True)
+class Snippet:
+    language: str
+    title: str
+    text: str
+
+
+def snippets(page: Path) -> list[Snippet]:
+    found = []
+    for language, info, text in _FENCE.findall(page.read_text(encoding="utf-8")):
+        title = _TITLE.search(info)
+        found.append(Snippet(language, title[1] if title else "", text))
+    return found
+
+
+def environment() -> dict[str, str]:
+    scripts = Path(sys.executable).parent
+    return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
+
+
+def run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+
+
+def commands(text: str) -> list[str]:
+    """The lines of a shell block; those that install or test the whole are run by CI as they are."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [
+        line.removeprefix("pip install . && ")
+        for line in lines
+        if line
+        and not line.startswith("#")
+        and (line.startswith("pip install . && ") or not line.startswith(("pip ", "pytest")))
+    ]
+
+
+def test_pages_are_found() -> None:
+    assert len(PAGES) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    for snippet in snippets(page):
+        if snippet.title:
+            (tmp_path / snippet.title).write_text(snippet.text, encoding="utf-8")
+        elif snippet.language == "python":
+            run([sys.executable, "-W", "error", "-c", snippet.text], tmp_path)
+        elif snippet.language == "bash":
+            for command in commands(snippet.text):
+                run(["bash", "-euc", command], tmp_path)
