@@ -1,0 +1,149 @@
+"""The arithmetic of 8-bit affine quantization: ``real = scale * (quantized - zero_point)``.
+
+Activations are unsigned and asymmetric, weights signed and symmetric (Jacob et al. 2018,
+"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference").
+Scales are float32, as ``QuantizeLinear`` wants them; everything before them is float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base import Array
+
+QMAX = 255
+"""The largest quantized activation."""
+
+WMAX = 127
+"""The largest quantized weight; -128 is not used, so that the range is symmetric."""
+
+INT16_MAX = 32767
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+"""The least float32 with full precision."""
+
+ACCUMULATOR_LIMIT = 2**30
+"""A bias stays below this, which leaves the other half of the int32 accumulator to the products."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The interval that a tensor's values were seen in; ``low > high`` says that none were."""
+
+    low: float = np.inf
+    high: float = -np.inf
+
+    def joined(self, low: float, high: float) -> Range:
+        """The smallest range that holds this one and ``[low, high]``."""
+        return Range(min(self.low, low), max(self.high, high))
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing but zero was seen: there is no scale to take from that."""
+        return self.low > self.high or self.low == self.high == 0
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Scale and zero point of an unsigned 8-bit tensor."""
+
+    scale: np.float32
+    zero_point: np.uint8
+
+
+def affine(seen: Range) -> Affine:
+    """The finest uint8 grid that covers ``seen`` and holds zero exactly.
+
+    Zero has to be on the grid because padding and ``Relu`` produce it.
+    """
+    low, high = min(seen.low, 0.0), max(seen.high, 0.0)
+    scale = np.float32(max((high - low) / QMAX, SMALLEST_SCALE))
+    zero_point = np.clip(np.rint(-low / np.float64(scale)), 0, QMAX)
+    return Affine(scale, np.uint8(zero_point))
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A quantized weight; ``scale`` has one entry per channel along ``axis``, or is a scalar."""
+
+    values: Array
+    scale: Array
+    axis: int | None
+
+
+def quantize_weight(
+    weight: Array,
+    axis: int | None,
+    *,
+    pairs: Array | None = None,
+    bias: Array | None = None,
+    input_scale: np.float32,
+) -> Weight:
+    """Quantize ``weight`` symmetrically to int8, per channel along ``axis``.
+
+    The scale of a channel is the smallest with which
+
+    - its largest weight fits, ``|w| <= 127``;
+    - no pair in ``pairs`` saturates (see :func:`worst_pairs`);
+    - its bias, which is stored with the scale ``input_scale * scale``, fits the accumulator.
+
+    A channel that asks for nothing, being all zero, gets the scale 1.
+
+    Args:
+        weight: Any shape.
+        axis: The axis of the output channels, or ``None`` for one scale in all.
+        pairs: Per channel, the largest sum of two weights that a kernel adds in 16 bits.
+        bias: Per channel, the float bias.
+        input_scale: The scale of the activation that the weight is multiplied with.
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    needed = np.abs(weight).max(axis=others).astype(np.float64) / WMAX
+    if pairs is not None:
+        needed = np.maximum(needed, pairs / WMAX)
+    if bias is not None:
+        smallest = np.abs(bias.astype(np.float64)) / (ACCUMULATOR_LIMIT * np.float64(input_scale))
+        needed = np.maximum(needed, smallest if axis is not None else smallest.max())
+    scale = np.where(needed > 0, needed, 1.0)
+    scale = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
+
+    shape = [1] * weight.ndim
+    if axis is not None:
+        shape[axis] = -1
+    steps = weight.astype(np.float64) / scale.reshape(shape).astype(np.float64)
+    values = np.clip(np.rint(steps), -WMAX, WMAX).astype(np.int8)
+    return Weight(values, scale, axis)
+
+
+def quantize_bias(bias: Array, input_scale: np.float32, weight_scale: Array) -> tuple[Array, Array]:
+    """``bias`` in int32, and its scale, which is exactly ``input_scale * weight_scale``.
+
+    ONNX Runtime adds the integers to the accumulator and never looks at the scale
+    (``QLinearConv`` and ``QGemm``), so any other scale would be a wrong answer.
+    """
+    scale = (np.float32(input_scale) * weight_scale).astype(np.float32)
+    scale = np.broadcast_to(scale, bias.shape)
+    values = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
+    return values.astype(np.int32), np.ascontiguousarray(scale)
+
+
+def worst_pairs(rows: Array) -> Array:
+    """Per row, the largest ``|w0 + w1|`` of the neighbours that saturating kernels add up.
+
+    ``vpmaddubsw``, which the U8S8 kernels use where the CPU has no VNNI, multiplies unsigned by
+    signed bytes and adds neighbours (0, 1), (2, 3), … in saturating 16 bits. With activations up
+    to 255 nothing saturates if ``255 * |q0 + q1| <= 32767``, so ``|q0 + q1| <= 128``. A scale of
+    at least ``|w0 + w1| / 127`` promises that: rounding moves the sum by at most 1. Weights of
+    opposite sign need no care, their sum being smaller than the larger of them.
+
+    Args:
+        rows: ``[channels, K]``, K in the order in which the kernel walks it.
+    """
+    even = rows.shape[1] // 2 * 2
+    sums = np.abs(rows[:, 0:even:2].astype(np.float64) + rows[:, 1:even:2])
+    return np.asarray(sums.max(axis=1, initial=0.0))
+
+
+def saturates(values: Array) -> bool:
+    """Whether int8 rows ``[channels, K]`` hold a pair that 16 bits cannot hold."""
+    return bool((worst_pairs(values) * QMAX > INT16_MAX).any())

@@ -1,0 +1,232 @@
+"""Writes a plan into the graph: Q/DQ pairs, integer weights and their parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ..base import Array
+from ..graph import Names, add_initializer, constant, is_op, take_over
+from .arithmetic import Affine, quantize_bias, quantize_weight, worst_pairs
+from .placement import READS_SHAPE, Kernel, Plan, sole_reader
+
+
+@dataclass
+class Emitter:
+    """One rewrite of ``model``.
+
+    Every kernel that reads a tensor in 8 bits gets a ``DequantizeLinear`` of its own, by which
+    ONNX Runtime recognizes it; readers in float share one.
+
+    Attributes:
+        model: What is rewritten.
+        affines: The quantization parameters of each root of the plan.
+        avoid_saturation: Keep neighbouring weights small enough for CPUs without VNNI.
+        channels: How many output channels have been quantized.
+        shrunk: How many of them have a coarser scale to avoid saturation.
+    """
+
+    model: ir.Model
+    affines: Mapping[ir.Value, Affine]
+    avoid_saturation: bool
+    channels: int = 0
+    shrunk: int = 0
+    _names: Names = field(init=False)
+    _quantized: dict[ir.Value, ir.Node] = field(default_factory=dict)
+    _constants: dict[tuple[str, tuple[int, ...], str], ir.Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._names = Names(self.model)
+
+    def write(self, plan: Plan) -> None:
+        """Rewrite the model as ``plan`` says."""
+        produced = {value for kernel in plan.kernels for value in kernel.outputs}
+        edges = {(kernel.node, index) for kernel in plan.kernels for index in kernel.inputs}
+        names = {value: value.name or "" for value in plan.roots}
+        reads = [list(kernel.reads()) for kernel in plan.kernels]
+        for value, root in plan.roots.items():
+            self._quantize(value, names[root], self.affines[root])
+            if value in produced:
+                self._serve_others(value, edges)
+        for kernel, values in zip(plan.kernels, reads, strict=True):
+            for index, value in zip(kernel.inputs, values, strict=True):
+                dequantize = self._dequantize(value, names[value])
+                self._graph.insert_before(kernel.node, dequantize)
+                kernel.node.replace_input_with(index, dequantize.outputs[0])
+            if kernel.weight is not None:
+                self._write_weight(kernel, kernel.weight, self.affines[plan.roots[values[0]]].scale)
+                self._keep_bias_apart(kernel, values[0], plan)
+
+    @property
+    def _graph(self) -> ir.Graph:
+        return self.model.graph
+
+    def _quantize(self, value: ir.Value, root: str, affine: Affine) -> None:
+        """Put a ``QuantizeLinear`` right behind ``value``."""
+        scale = self._constant(f"{root}.scale", np.asarray(affine.scale))
+        zero_point = self._constant(f"{root}.zero_point", np.asarray(affine.zero_point))
+        node = self._node("QuantizeLinear", [value, scale, zero_point], f"{value.name}.quantized")
+        node.outputs[0].shape = value.shape
+        node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
+        producer = value.producer()
+        if producer is None:
+            self._graph.insert_before(self._graph[0], node)
+        else:
+            self._graph.insert_after(producer, node)
+        self._quantized[value] = node
+
+    def _dequantize(self, value: ir.Value, name: str) -> ir.Node:
+        quantize = self._quantized[value]
+        inputs = [quantize.outputs[0], *quantize.inputs[1:]]
+        node = self._node("DequantizeLinear", inputs, f"{name}.dequantized")
+        node.outputs[0].shape = value.shape
+        return node
+
+    def _serve_others(self, value: ir.Value, edges: set[tuple[ir.Node, int]]) -> None:
+        """Give the readers of ``value`` that do not run on integers what the 8 bits hold.
+
+        A kernel that gives out 8 bits can have no other reader.
+        """
+        quantize = self._quantized[value]
+        others = [use for use in value.uses() if use not in edges and use.node is not quantize]
+        for node, index in [use for use in others if is_op(use.node, *READS_SHAPE)]:
+            node.replace_input_with(index, quantize.outputs[0])
+        others = [use for use in others if not is_op(use.node, *READS_SHAPE)]
+        if not others and not value.is_graph_output():
+            return
+        node = self._dequantize(value, value.name or "")
+        self._graph.insert_after(quantize, node)
+        new = node.outputs[0]
+        for reader, index in others:
+            reader.replace_input_with(index, new)
+        if value.is_graph_output():
+            outputs = self._graph.outputs
+            outputs[:] = [new if output is value else output for output in outputs]
+            new.name, value.name = value.name, self._names.fresh(f"{value.name}.float")
+            new.type, new.shape = value.type, value.shape
+
+    def _write_weight(self, kernel: Kernel, weight: Array, input_scale: np.float32) -> None:
+        """Store the weight and bias of ``kernel`` as integers, and drop the float ones."""
+        node = kernel.node
+        old = [node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None]
+        if kernel.bias_add is not None:
+            old[1] = next(value for value in kernel.bias_add.inputs if constant(value) is not None)
+
+        pairs = _pairs(kernel, weight) if self.avoid_saturation else None
+        quantized = quantize_weight(
+            weight, kernel.axis, pairs=pairs, bias=kernel.bias, input_scale=input_scale
+        )
+        self.channels += quantized.scale.size
+        if pairs is not None:
+            others = tuple(axis for axis in range(weight.ndim) if axis != kernel.axis)
+            self.shrunk += int(np.count_nonzero(pairs > np.abs(weight).max(axis=others)))
+        name = old[0].name if old[0] is not None else None
+        inputs = [
+            self._constant(f"{name}.quantized", quantized.values),
+            self._constant(f"{name}.scale", quantized.scale),
+            self._constant(f"{name}.zero_point", np.zeros(quantized.scale.shape, np.int8)),
+        ]
+        parameters = [self._read_constant(node, inputs, f"{name}.dequantized", kernel.axis)]
+        if kernel.bias is not None:
+            values, scale = quantize_bias(kernel.bias, input_scale, quantized.scale)
+            name = old[1].name if old[1] is not None else None
+            inputs = [
+                self._constant(f"{name}.quantized", values),
+                self._constant(f"{name}.scale", scale),
+            ]
+            parameters.append(self._read_constant(node, inputs, f"{name}.dequantized", 0))
+
+        if kernel.bias_add is not None:
+            self._merge_bias(kernel.node, kernel.bias_add, parameters)
+        else:
+            for index, parameter in enumerate(parameters, start=1):
+                node.replace_input_with(index, parameter)
+            if is_op(node, "Gemm"):
+                node.attributes.pop("alpha", None)
+                node.attributes.pop("beta", None)
+        for value in old:
+            self._drop(value)
+
+    def _merge_bias(self, matmul: ir.Node, add: ir.Node, parameters: list[ir.Value]) -> None:
+        gemm = self._node("Gemm", [matmul.inputs[0], *parameters], "")
+        gemm.name = matmul.name
+        self._graph.insert_before(add, gemm)
+        take_over(gemm.outputs[0], add.outputs[0])
+        self._graph.remove(add, safe=True)
+        self._graph.remove(matmul, safe=True)
+
+    def _keep_bias_apart(self, kernel: Kernel, source: ir.Value, plan: Plan) -> None:
+        """Give the bias behind a ``MatMul`` with float output a shape that no ``Gemm`` takes.
+
+        Where ONNX Runtime knows every dimension it makes a ``Gemm`` between two ``Reshape`` of
+        them (``matmul_add_fusion.cc``), with a bias that is not quantized, and so in float.
+        """
+        add = sole_reader(kernel.outputs[0])
+        static = source.shape is not None and source.shape.is_static()
+        if not static or not is_op(kernel.node, "MatMul") or not is_op(add, "Add") or add is None:
+            return
+        for index, value in enumerate(add.inputs):
+            bias = constant(value)
+            if value is None or bias is None or bias.ndim != 1:
+                continue
+            if add.outputs[0] not in plan.roots:
+                apart = self._constant(f"{value.name}.apart", bias.reshape(1, 1, -1))
+                add.replace_input_with(index, apart)
+                self._drop(value)
+
+    def _read_constant(
+        self, reader: ir.Node, inputs: list[ir.Value], name: str, axis: int | None
+    ) -> ir.Value:
+        node = self._node("DequantizeLinear", inputs, name)
+        if axis is not None and inputs[1].shape:
+            node.attributes["axis"] = ir.AttrInt64("axis", axis)
+        node.outputs[0].shape = inputs[0].shape
+        self._graph.insert_before(reader, node)
+        return node.outputs[0]
+
+    def _node(self, op_type: str, inputs: Sequence[ir.Value | None], name: str) -> ir.Node:
+        node = ir.node(op_type, inputs)
+        output = node.outputs[0]
+        output.type = ir.TensorType(ir.DataType.FLOAT)
+        if name:
+            output.name = node.name = self._names.fresh(name)
+        return node
+
+    def _constant(self, name: str, array: Array) -> ir.Value:
+        """An initializer that holds ``array``; one for all that hold the same."""
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        digest = hashlib.sha256(array.data if array.size else b"").hexdigest()
+        key = (array.dtype.str, array.shape, digest)
+        if key not in self._constants:
+            self._constants[key] = add_initializer(self._graph, self._names.fresh(name), array)
+        return self._constants[key]
+
+    def _drop(self, value: ir.Value | None) -> None:
+        """Remove a constant that nothing reads any more."""
+        if value is None or value.uses() or value.is_graph_output() or value.is_graph_input():
+            return
+        producer = value.producer()
+        if producer is not None:
+            self._graph.remove(producer, safe=True)
+        elif value.name is not None and value.name in self._graph.initializers:
+            del self._graph.initializers[value.name]
+
+
+def _pairs(kernel: Kernel, weight: Array) -> Array | None:
+    """The worst neighbours of each channel, in the order in which ONNX Runtime walks them.
+
+    That is height, width, channel for ``Conv``, and the rows for ``MatMul`` and ``Gemm``. The
+    depthwise kernels multiply in 32 bits.
+    """
+    if is_op(kernel.node, "Conv"):
+        if kernel.node.attributes.get_int("group", 1) == weight.shape[0] and weight.shape[1] == 1:
+            return None
+        return worst_pairs(np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1))
+    if kernel.axis is None:
+        columns = np.swapaxes(weight, -1, -2)
+        return np.asarray(worst_pairs(columns.reshape(-1, columns.shape[-1])).max())
+    return worst_pairs(weight if kernel.axis == 0 else weight.T)

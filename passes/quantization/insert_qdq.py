@@ -1,0 +1,191 @@
+"""Quantize to 8-bit integers by Q/DQ pairs that ONNX Runtime fuses into integer kernels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from ...backends.errors import UsageError
+from ...backends.targets import Target
+from ..base import Context, Contract, Pass, Result
+from ..errors import PassError
+from ..graph import is_op, nodes_of
+from .arithmetic import Range, affine
+from .emit import Emitter
+from .observers import observe_ranges
+from .opset import raise_opset
+from .placement import WEIGHTED, Plan, find_plan, matches
+
+OPSET = 13
+"""The first opset whose ``DequantizeLinear`` takes one scale per channel."""
+
+NO_SATURATION = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""CPU features with which U8S8 kernels add up in 32 bits."""
+
+
+@dataclass(frozen=True)
+class InsertQDQ(Pass):
+    """Run ``Conv``, ``MatMul`` and ``Gemm`` on 8-bit integers, and what lies between them.
+
+    Activations become unsigned 8-bit with a zero point, weights signed 8-bit with one scale per
+    output channel, biases 32-bit. A pair of ``QuantizeLinear`` and ``DequantizeLinear`` stands
+    only where ONNX Runtime's CPU provider fuses it with an operator, so none of them runs by
+    itself inside the integer part. A model below opset 13 is raised to it.
+
+    Options:
+
+    - ``scheme``: ``int8``, the one described above.
+    - ``method``: how the range of an activation follows from the samples; ``minmax``: from its
+      least to its greatest value.
+    - ``samples``: how many samples to read at most; 0 for all.
+    - ``saturation``: CPUs without VNNI add neighbouring products in 16 bits, which overflow
+      silently. ``avoid`` scales each output channel so far down that no pair of its weights can;
+      ``ignore`` keeps the full range; ``auto`` avoids it unless the target is known to have VNNI.
+    - ``include``, ``exclude``: names of nodes or of their outputs, or operators, ``*`` for
+      anything. Only what ``include`` fits is quantized, if it is given; never what ``exclude``
+      fits.
+    """
+
+    name: ClassVar[str] = "insert-qdq"
+    contract: ClassVar[Contract] = Contract(
+        exact=False, changes="rounds weights and activations to 8 bits", min_sqnr_db=10.0
+    )
+    needs_data: ClassVar[bool] = True
+    summary: ClassVar[str] = "Run Conv, MatMul and Gemm on 8-bit integers"
+
+    scheme: str = "int8"
+    method: str = "minmax"
+    samples: int = 512
+    saturation: str = "auto"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for option, choices in (
+            ("scheme", ("int8",)),
+            ("method", ("minmax",)),
+            ("saturation", ("auto", "avoid", "ignore")),
+        ):
+            if getattr(self, option) not in choices:
+                raise UsageError(
+                    f"insert-qdq has no {option} {getattr(self, option)!r}",
+                    hint=f"{option} is one of {', '.join(choices)}",
+                )
+        if self.samples < 0:
+            raise UsageError(f"insert-qdq cannot read {self.samples} samples")
+
+    def rewrite(self, model: ir.Model, context: Context) -> Result:
+        """Quantize the main graph of ``model``.
+
+        Raises:
+            PassError: The target has no integer kernels, there is no data, the opset cannot be
+                raised, or an option names a node that is not there.
+            DataError: The samples do not fit the model, or make it infinite or NaN.
+            BackendError: The model does not run.
+        """
+        result = Result(model)
+        if context.target.name == "cuda":
+            raise PassError(
+                "ONNX Runtime's CUDA provider has no kernels for 8-bit Q/DQ models; they would "
+                "run slower than in float",
+                hint="quantize for the target cpu",
+            )
+        if context.data is None:
+            raise PassError("insert-qdq needs calibration samples", hint="give some with --data")
+        self._check_patterns(model)
+        _decline_hidden(model, result)
+
+        if not any(is_op(node, *WEIGHTED) for node in model.graph):
+            return result
+        before = raise_opset(model, OPSET)
+        _infer_shapes(model)
+        plan = find_plan(model.graph, self._unwanted, {})
+        if plan.kernels:
+            names = [value.name for value in plan.roots if value.name]
+            observed = observe_ranges(model, names, context, context.data, self.samples)
+            ranges = {value: observed.ranges[value.name or ""] for value in plan.roots}
+            plan = find_plan(model.graph, self._unwanted, _unusable(ranges))
+            result.details["samples"] = observed.samples
+            self._write(model, context, plan, ranges, result)
+        for node, reason in plan.declined.items():
+            result.decline(node, because=reason)
+        if before is not None:
+            result.modified = True
+            result.details["opset"] = [before, OPSET]
+        return result
+
+    def _write(
+        self,
+        model: ir.Model,
+        context: Context,
+        plan: Plan,
+        ranges: dict[ir.Value, Range],
+        result: Result,
+    ) -> None:
+        affines = {root: affine(ranges[root]) for root in plan.roots.values()}
+        result.details["ranges"] = {
+            root.name: [ranges[root].low, ranges[root].high] for root in affines
+        }
+        result.details["kernels"] = dict(Counter(kernel.node.op_type for kernel in plan.kernels))
+        for kernel in plan.kernels:
+            result.rewrote(kernel.node)
+        emitter = Emitter(model, affines, self._avoids_saturation(context.target))
+        emitter.write(plan)
+        result.details["channels"] = emitter.channels
+        result.details["channels_kept_from_saturating"] = emitter.shrunk
+
+    def _avoids_saturation(self, target: Target) -> bool:
+        if self.saturation == "auto":
+            return target.name == "portable" or not target.features & NO_SATURATION
+        return self.saturation == "avoid"
+
+    def _unwanted(self, node: ir.Node) -> str:
+        if any(matches(node, self.exclude)):
+            return "it is excluded"
+        if self.include and is_op(node, *WEIGHTED) and not any(matches(node, self.include)):
+            return "it is not included"
+        return ""
+
+    def _check_patterns(self, model: ir.Model) -> None:
+        wanted = (*self.include, *self.exclude)
+        found = {pattern for node in nodes_of(model) for pattern in matches(node, wanted)}
+        for pattern in wanted:
+            if pattern not in found:
+                raise PassError(
+                    f"no node, output or operator of the model fits {pattern!r}",
+                    hint="`onnxpress inspect` shows the operators; an earlier pass may have "
+                    "renamed or removed the node",
+                )
+
+
+def _unusable(ranges: dict[ir.Value, Range]) -> dict[ir.Value, str]:
+    return {
+        value: f"the tensor {value.name!r} is zero in every sample"
+        if seen.low <= seen.high
+        else f"the tensor {value.name!r} is empty in every sample"
+        for value, seen in ranges.items()
+        if seen.dead
+    }
+
+
+def _decline_hidden(model: ir.Model, result: Result) -> None:
+    """Give the reason for what stands in subgraphs and functions, where calibration cannot see."""
+    for node in nodes_of(model):
+        if is_op(node, *WEIGHTED) and node.graph is not model.graph:
+            where = "a function" if isinstance(node.graph, ir.Function) else "a subgraph"
+            result.decline(node, because=f"it stands in {where}, where calibration cannot see")
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    """Learn the shapes that ONNX Runtime will know, on a copy: the model gets what is new."""
+    clone = model.clone()
+    ShapeInferencePass(check_type=False, strict_mode=False)(clone)
+    known = {value.name: value.shape for node in clone.graph for value in node.outputs}
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is None:
+                value.shape = known.get(value.name)
