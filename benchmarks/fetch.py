@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -107,7 +106,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
         made = Path(folder) / path.name
         yield made
-        os.replace(made, path)
+        made.replace(path)
 
 
 def sha256(content: bytes) -> str:
