@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,14 +11,15 @@ from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
-from ..backends.base import SessionConfig
 from ..backends.data import Data
-from ..backends.errors import PassError, VerificationError
-from ..backends.targets import Target, TargetName
+from ..backends.environment import environment
+from ..backends.errors import BackendError, DataError, VerificationError
+from ..backends.targets import Target
 from ..passes.analysis import cost
-from ..passes.base import EXACT, Context, Contract, Pass
+from ..passes.base import EXACT, Context, Contract
+from .latency import latency_before_and_after, timing_feeds
 from .manager import Hook, PassManager, Run, check_needs
-from .pipeline import Pipeline, as_pipeline, preset
+from .pipeline import Pipeline, as_pipeline
 from .report import Report
 from .verify import Verifier
 
@@ -108,7 +110,7 @@ def compile_model(
         progress=settings.progress,
     )
     check_needs(pipeline, context)
-    verifier = _verifier(model, settings)
+    verifier = _verifier(model, settings) if settings.verify else None
     manager = PassManager(
         pipeline,
         checker=verifier,
@@ -117,6 +119,102 @@ def compile_model(
         reproduce=settings.reproduce,
     )
     run = manager.run(model, context)
-    verified = _final_check(model, run, pipeline, settings, verifier)
+    verified = _verified(model, run, settings) if settings.verify else NOT_VERIFIED
     latency = _latency(model, run, settings)
-    return Outcome(run.model, _report(model, run, pipeline, settings, verified, latency, started))
+    sizes = [cost.summary(one, settings.dims) for one in (model, run.model)]
+    report = Report(
+        input="",
+        output="",
+        target=settings.target.name,
+        pipeline=str(pipeline),
+        nodes=[one.nodes for one in sizes],
+        bytes=[one.weight_bytes for one in sizes],
+        macs=[one.macs for one in sizes],
+        parameters=[one.parameters for one in sizes],
+        passes=run.records,
+        verified=verified,
+        latency=latency,
+        seconds=time.perf_counter() - started,
+        environment=environment(),
+        operators=[one.operators for one in sizes],
+        warnings=_warnings(run, verified, latency),
+    )
+    return Outcome(run.model, report)
+
+
+def _verifier(model: ir.Model, settings: Settings) -> Verifier:
+    settings.progress("running the original", 0, None)
+    return Verifier(
+        model,
+        data=settings.data,
+        dims=settings.dims,
+        seed=settings.seed,
+        provider=settings.target.provider,
+    )
+
+
+def _verified(model: ir.Model, run: Run, settings: Settings) -> dict[str, Any]:
+    """The check of the result as a whole against the original.
+
+    The manager's last verdict is just that, unless an approximate pass moved its reference.
+
+    Raises:
+        VerificationError: The answers are not the original's.
+    """
+    contract = _weakest(run)
+    verdict = run.verdict
+    if verdict is None:
+        settings.progress("checking the result", 0, None)
+        verdict = _verifier(model, settings).check(run.model, contract)
+    if verdict.status == "failed":
+        raise VerificationError(
+            f"the result does not give the original's answers: {verdict.reason}",
+            hint="`onnxpress bisect` names the pass; --reproduce keeps the model it was wrong on",
+        )
+    return {**verdict.to_json(), "exact": contract.exact}
+
+
+def _weakest(run: Run) -> Contract:
+    """What the kept passes together promise."""
+    kept = [record.contract for record in run.records if record.modified]
+    loose = [contract for contract in kept if not contract.exact]
+    if not loose:
+        return EXACT
+    changes = "; ".join(contract.changes for contract in loose)
+    # Each pass was held to its own floor; noises add up, so their sum gets 3 dB a doubling.
+    floor = min(contract.min_sqnr_db for contract in loose) - 10 * math.log10(len(loose))
+    return Contract(exact=False, changes=changes, min_sqnr_db=floor)
+
+
+def _latency(model: ir.Model, run: Run, settings: Settings) -> dict[str, Any]:
+    if not settings.time:
+        return NOT_TIMED
+    if not any(record.modified for record in run.records):
+        return {"status": "not-measured", "reason": "no pass changed the model"}
+    settings.progress("timing before and after", 0, None)
+    try:
+        feeds = timing_feeds(model, data=settings.data, dims=settings.dims, seed=settings.seed)
+    except (BackendError, DataError) as error:
+        return {"status": "not-measured", "reason": error.message}
+    return latency_before_and_after(
+        model,
+        run.model,
+        feeds,
+        provider=settings.target.provider,
+        threads=settings.threads,
+        seed=settings.seed,
+    )
+
+
+def _warnings(run: Run, verified: dict[str, Any], latency: dict[str, Any]) -> list[str]:
+    found = [
+        f"{record.name} was wrong and is undone: {record.reason}" for record in run.quarantined
+    ]
+    if verified["status"] not in {"ok", "not-run"} or verified.get("reason"):
+        found.append(f"the answers were not fully checked: {verified.get('reason')}")
+    if latency.get("verdict") == "slower":
+        found.append(
+            "the result is slower than the original on this machine; "
+            "try fewer passes with --passes or another --target"
+        )
+    return found

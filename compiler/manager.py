@@ -33,6 +33,10 @@ class Verdict(Protocol):
         """Why it is not ``ok``."""
         ...
 
+    def to_json(self) -> dict[str, Any]:
+        """The check for a report."""
+        ...
+
 
 class Checker(Protocol):
     """Compares a rewritten model with the original; :class:`~.verify.Verifier` is one."""
@@ -56,6 +60,7 @@ class PassRecord:
 
     name: str
     options: dict[str, Any]
+    contract: Contract = EXACT
     status: Status = "no-change"
     reason: str = ""
     seconds: float = 0.0
@@ -197,13 +202,13 @@ class _Progress:
                 self.repeat(item)
                 continue
             self.context.progress(item.name, len(self.records), total)
-            record = PassRecord(item.name, item.all_options())
+            record = _record(item)
             self.records.append(record)
             self.run_step(item, record)
 
     def repeat(self, group: Fixpoint) -> None:
         steps = list(group.steps.steps())
-        records = [PassRecord(step.name, step.all_options()) for step in steps]
+        records = [_record(step) for step in steps]
         self.records.extend(records)
         for _ in range(FIXPOINT_LIMIT):
             changed = [
@@ -240,7 +245,7 @@ class _Progress:
             if not result.modified:
                 return False
             check_structure(result.model, self.inputs, self.outputs)
-            self.verify(step, result.model, record)
+            self.verify(result.model, record)
         except OnnxpressError as error:
             if self.manager.strict:
                 raise
@@ -263,11 +268,11 @@ class _Progress:
             raise PassError(f"{type(error).__name__}: {error}") from error
         return result
 
-    def verify(self, step: Step, model: ir.Model, record: PassRecord) -> None:
+    def verify(self, model: ir.Model, record: PassRecord) -> None:
         checker = self.manager.checker
         if checker is None:
             return
-        contract = step.run.contract if isinstance(step.run, Pass) else EXACT
+        contract = record.contract
         verdict = checker.check(model, contract)
         record.verified = verdict.status
         if verdict.status == "failed":
@@ -299,6 +304,11 @@ class _Progress:
         path = folder / f"{len(self.records):02d}-{step.name.replace(':', '.')}.onnx"
         save(self.kept, path, force=True)
         return str(path)
+
+
+def _record(step: Step) -> PassRecord:
+    contract = step.run.contract if isinstance(step.run, Pass) else EXACT
+    return PassRecord(step.name, step.all_options(), contract)
 
 
 def _note(record: PassRecord, result: ir.passes.PassResult) -> None:

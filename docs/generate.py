@@ -66,8 +66,8 @@ def api() -> Iterator[str]:
     for name in onnxpress.__all__:
         if name.startswith("__"):
             continue
-        home = onnxpress._HOME[name]
-        yield f"::: onnxpress.{home}.{name}\n"
+        module, _, attribute = onnxpress._HOME[name].partition(":")
+        yield f"::: onnxpress.{module}.{attribute or name}\n"
 
 
 def error_index() -> Iterator[str]:

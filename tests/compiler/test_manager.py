@@ -114,6 +114,9 @@ class Answer:
     status: str
     reason: str = ""
 
+    def to_json(self) -> dict[str, str]:
+        return {"status": self.status, "reason": self.reason}
+
 
 @dataclass
 class ScriptedChecker:

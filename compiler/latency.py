@@ -1,0 +1,79 @@
+"""Latency before and after, on inputs that the original accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import onnx_ir as ir
+
+from ..backends.base import Feeds, Provider, SessionConfig
+from ..backends.data import Data
+from ..backends.errors import BackendError, DataError
+from ..backends.ort import session_of
+from ..backends.search import find_cases
+from ..backends.timing import compare_latency
+
+
+def timing_feeds(
+    model: ir.Model,
+    *,
+    data: Data | None = None,
+    dims: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Feeds:
+    """Inputs to time ``model`` on: the first sample of ``data``, else the first accepted inputs.
+
+    Raises:
+        DataError: There is no sample, or nothing that could be made up is accepted.
+        BackendError: ONNX Runtime cannot load the model.
+    """
+    if data is not None:
+        for feeds in data.batches((dims or {}).get("batch", 1)):
+            return feeds
+        raise DataError("the data holds no samples")
+    session = session_of(model, SessionConfig(level="disabled", prepacking=False))
+    found = find_cases(model, session.run, dims=dims, seed=seed, wanted=1)
+    if not found.accepted:
+        reason = found.rejected[-1][1] if found.rejected else "no input could be made up"
+        raise DataError(
+            f"no inputs that the model accepts were found: {reason}", hint="give some with --data"
+        )
+    return found.accepted[0].feeds
+
+
+def latency_before_and_after(
+    before: ir.Model,
+    after: ir.Model,
+    feeds: Feeds,
+    *,
+    provider: Provider = "cpu",
+    threads: int = 0,
+    seconds: float = 4.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Time both models interleaved in default sessions; JSON-ready, keys as in the reports.
+
+    Returns:
+        ``status`` is ``measured``, with ``before`` and ``after`` (:class:`~..backends.timing.
+        Latency`), ``speedup``, ``ci95``, ``verdict`` and ``threads``; or ``not-measured``, with
+        ``reason``.
+    """
+    config = SessionConfig(provider=provider, threads=threads)
+    try:
+        runs = [session_of(model, config).bind(feeds) for model in (before, after)]
+        timings = compare_latency(runs, ("before", "after"), seconds=seconds, seed=seed)
+    except BackendError as error:
+        return {"status": "not-measured", "reason": error.message}
+    first, second = timings.latencies
+    pair = timings.pair(0, 1)
+    return {
+        "status": "measured",
+        "before": asdict(first),
+        "after": asdict(second),
+        "speedup": pair.speedup,
+        "ci95": list(pair.ci95),
+        "verdict": pair.verdict,
+        "threads": threads,
+    }
