@@ -351,3 +351,25 @@ def test_a_model_accepts_its_feeds_at_every_size(model: corpus.CorpusModel) -> N
         differ = any((a != b).any() for a, b in zip(first, second, strict=True))
         # the made-up weights of the light models are all alike, which hides the image
         assert differ or "light" in model.tags
+
+
+@pytest.mark.frameworks
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_an_exported_network_answers_as_in_torch(exporter: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torchvision = pytest.importorskip("torchvision")
+    pytest.importorskip("timm")
+    from benchmarks.exports import vision
+
+    vision.export(tmp_path / "net.onnx", "torchvision/mobilenet_v2", exporter)
+    torch.manual_seed(0)
+    network = torchvision.models.mobilenet_v2()
+    vision.settle(network)
+    image = np.random.default_rng(0).normal(size=(3, *vision.SHAPE)).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(image)).numpy()
+    session = ort.InferenceSession(tmp_path / "net.onnx")
+    (logits,) = session.run(["logits"], {"image": image})
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+    assert expected.std() > 0.05, "alive through all layers"

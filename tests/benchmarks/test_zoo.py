@@ -156,3 +156,41 @@ def test_pixels_come_in_both_layouts() -> None:
     assert digits.pixels("nhwc").shape == (3, 28, 28, 1)
     assert digits.pixels("nchw").shape == (3, 1, 28, 28)
     assert (digits.pixels("nhwc")[..., 0] == digits.pixels("nchw")[:, 0]).all()
+
+
+@pytest.mark.frameworks
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TORCH)
+def test_a_torch_network_trains_and_exports_as_it_is(name: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks.zoo import torch_nets
+
+    network = {"mnist_resnet": torch_nets.resnet, "mnist_mobilenet": torch_nets.mobilenet}[name]()
+    digits = shipped_for_testing()[:128]
+    torch_nets.train(network, digits, epochs=1)
+    torch_nets.export(network, tmp_path / "net.onnx")
+    with torch.no_grad():
+        expected = network(torch.from_numpy(digits.pixels("nchw"))).numpy()
+    session = ort.InferenceSession(tmp_path / "net.onnx")
+    (scores,) = session.run(["logits"], {"image": digits.pixels("nchw")})
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+    counts = Counter(node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node)
+    assert counts["BatchNormalization"] == operators(name)["BatchNormalization"]
+
+
+@pytest.mark.frameworks
+@pytest.mark.filterwarnings("ignore")
+def test_the_keras_network_trains_and_exports_as_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    from benchmarks.zoo import keras_cnn
+
+    network = keras_cnn.build()
+    digits = shipped_for_testing()[:128]
+    keras_cnn.train(network, digits, epochs=1)
+    keras_cnn.export(network, tmp_path / "net.onnx")
+    session = ort.InferenceSession(tmp_path / "net.onnx")
+    (scores,) = session.run(["probabilities"], {"image": digits.pixels("nhwc")})
+    expected = network.predict(digits.pixels("nhwc"), verbose=0)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+    counts = Counter(node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node)
+    assert counts == operators("mnist_cnn_0")
