@@ -1,0 +1,203 @@
+"""Latency of models measured against each other: interleaved, with an interval and a verdict."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from .base import Array
+
+Verdict: TypeAlias = Literal["faster", "slower", "no significant difference"]
+
+EFFECT: Final = 0.015
+"""The smallest relative difference that counts. Two sessions of one and the same model differ
+however long they are timed, because their memory lies differently, and no interval from one pair
+of sessions can know: in 55 such comparisons (nets of 0.06 to 0.4 ms, one and two threads, a busy
+machine) the standard deviation was 0.4% and the largest difference 1.1%."""
+
+_ROUNDS: Final = 40
+"""Turns that each model gets within the time budget, if its runs are short enough."""
+_MIN_ROUNDS: Final = 7
+_MOST_PER_TURN: Final = 500
+_SETTLE_MS: Final = 20.0
+"""Models that run shorter than this get one run untimed at the start of each turn: caches and
+thread pools are then its own again (4% on the first of ten runs of a 60 microsecond model)."""
+_RESAMPLES: Final = 2000
+_KEPT_PER_TURN: Final = 31
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long one run of a model takes, in milliseconds, over ``runs`` timed runs."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    p99_ms: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """The latency of ``baseline`` over that of ``candidate``: above 1 the candidate is faster.
+
+    ``speedup`` is the ratio of the medians. ``ci95`` is its 95% interval by a circular block
+    bootstrap (Politis and Romano, 1992) over rounds: a round holds one turn of each model, so what
+    disturbs the machine for longer than a turn disturbs both, and blocks of neighbouring rounds
+    keep what lasts longer than a round together. The verdict is ``faster`` or ``slower`` only
+    where the whole interval is beyond one by :data:`EFFECT`.
+    """
+
+    baseline: str
+    candidate: str
+    speedup: float
+    ci95: tuple[float, float]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What was timed: ``turns[i]`` is ``(rounds, runs)`` in milliseconds of model ``names[i]``."""
+
+    names: tuple[str, ...]
+    turns: tuple[Array, ...]
+    seed: int = 0
+
+    @property
+    def latencies(self) -> tuple[Latency, ...]:
+        """The latency of each model over all its timed runs."""
+        return tuple(_latency(turns) for turns in self.turns)
+
+    @property
+    def pairs(self) -> tuple[Speedup, ...]:
+        """The first model as the baseline of each other one."""
+        return tuple(self.pair(0, index) for index in range(1, len(self.names)))
+
+    def pair(self, baseline: int, candidate: int) -> Speedup:
+        """How much faster than model ``baseline`` model ``candidate`` is."""
+        before, after = self.turns[baseline], self.turns[candidate]
+        low, high = _interval(before, after, self.seed)
+        return Speedup(
+            baseline=self.names[baseline],
+            candidate=self.names[candidate],
+            speedup=float(np.median(before) / np.median(after)),
+            ci95=(low, high),
+            verdict=_verdict(low, high),
+        )
+
+
+def compare_latency(
+    runs: Sequence[Callable[[], object]],
+    names: Sequence[str] = (),
+    *,
+    seconds: float = 5.0,
+    warmup: float = 0.5,
+    seed: int = 0,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> Timings:
+    """Time ``runs``, each of which runs one model once, in turns within this process.
+
+    Every model warms up for ``warmup`` seconds. Then come rounds: in each, every model has one
+    turn of several runs, in an order that reverses from round to round (ABBA) so that a steady
+    drift falls on all alike. The turns are as long as lets about 40 rounds fit into ``seconds``;
+    slow models get at least 7 rounds, however long these take. Python's garbage collector is off
+    meanwhile. When to stop does not depend on what was measured, which would bias the interval.
+
+    Args:
+        runs: One callable per model, such as :meth:`~.ort.OrtSession.bind` returns.
+        names: What to call the models; their position by default.
+        seconds: The time for all timed runs together.
+        warmup: The time for each model to warm up.
+        seed: Seeds the bootstrap.
+        clock: Nanoseconds of a monotonic clock.
+    """
+    labels = tuple(names) or tuple(str(index) for index in range(len(runs)))
+    with _no_garbage_collection():
+        typical = [_warm_up(run, warmup, clock) for run in runs]
+        turn_ns = seconds * 1e9 / (_ROUNDS * len(runs))
+        counts = [int(min(max(turn_ns / ns, 1), _MOST_PER_TURN)) for ns in typical]
+        turns: list[list[list[float]]] = [[] for _ in runs]
+        start, order = clock(), list(range(len(runs)))
+        while len(turns[0]) < _MIN_ROUNDS or clock() - start < seconds * 1e9:
+            for index in order:
+                if typical[index] < _SETTLE_MS * 1e6:
+                    runs[index]()
+                turns[index].append(_turn(runs[index], counts[index], clock))
+            order.reverse()
+    return Timings(labels, tuple(np.array(rounds) for rounds in turns), seed)
+
+
+def _warm_up(run: Callable[[], object], seconds: float, clock: Callable[[], int]) -> float:
+    """Run for ``seconds``, at least twice; the median of one run in nanoseconds."""
+    start = clock()
+    spent: list[int] = []
+    while len(spent) < 2 or clock() - start < seconds * 1e9:
+        before = clock()
+        run()
+        spent.append(clock() - before)
+    return float(max(np.median(spent[len(spent) // 2 :]), 1))
+
+
+def _turn(run: Callable[[], object], count: int, clock: Callable[[], int]) -> list[float]:
+    spent = []
+    for _ in range(count):
+        before = clock()
+        run()
+        spent.append((clock() - before) / 1e6)
+    return spent
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _latency(turns: Array) -> Latency:
+    p10, median, p90, p99 = (float(q) for q in np.quantile(turns, [0.1, 0.5, 0.9, 0.99]))
+    return Latency(median, p10, p90, p99, int(turns.size))
+
+
+def _interval(before: Array, after: Array, seed: int) -> tuple[float, float]:
+    """The 95% interval of the ratio of medians, rounds resampled in blocks, pairs kept."""
+    rounds = len(before)
+    length = max(1, round(rounds ** (1 / 3)))
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(rounds, size=(_RESAMPLES, -(-rounds // length), 1))
+    picked = ((starts + np.arange(length)) % rounds).reshape(_RESAMPLES, -1)[:, :rounds]
+    ratios = _medians(before, picked) / _medians(after, picked)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _medians(turns: Array, picked: Array) -> Array:
+    """For each row of ``picked``, the median over the turns it names.
+
+    A turn of many runs is represented by evenly spaced quantiles of it, which changes the median
+    by far less than the interval is wide and bounds the work.
+    """
+    if turns.shape[1] > _KEPT_PER_TURN:
+        levels = (np.arange(_KEPT_PER_TURN) + 0.5) / _KEPT_PER_TURN
+        turns = np.quantile(turns, levels, axis=1).T
+    medians: Array = np.median(turns[picked].reshape(len(picked), -1), axis=1)
+    return medians
+
+
+def _verdict(low: float, high: float) -> Verdict:
+    if low > 1 + EFFECT:
+        return "faster"
+    if high < 1 / (1 + EFFECT):
+        return "slower"
+    return "no significant difference"
