@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeGuard
 
 import onnx_ir as ir
 
@@ -19,7 +20,7 @@ def nodes_of(model: ir.Model) -> Iterator[ir.Node]:
         yield from ir.traversal.RecursiveGraphIterator(function)
 
 
-def is_op(node: ir.Node | None, *op_types: str) -> bool:
+def is_op(node: ir.Node | None, *op_types: str) -> TypeGuard[ir.Node]:
     """Whether ``node`` is one of the standard operators ``op_types``."""
     return node is not None and node.domain in {"", "ai.onnx"} and node.op_type in op_types
 
@@ -52,6 +53,17 @@ def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
 def feeds_only(value: ir.Value, node: ir.Node) -> bool:
     """Whether ``node`` is the one reader of ``value``, and reads it once."""
     return not value.is_graph_output() and [use.node for use in value.uses()] == [node]
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph that holds ``node``.
+
+    Raises:
+        ValueError: None does: it was removed, or never put into one.
+    """
+    if node.graph is None:
+        raise ValueError(f"{node.name or node.op_type} is in no graph")
+    return node.graph
 
 
 class Names:

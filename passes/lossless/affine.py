@@ -1,0 +1,102 @@
+"""Per-channel affine maps, and what they make of the weights of linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from ..base import Array
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``y[n, c, ...] = x[n, c, ...] * scale[c] + shift[c]``, both in float64."""
+
+    scale: Array
+    shift: Array
+
+    def then(self, other: Affine) -> Affine:
+        """This map first, ``other`` on its answer."""
+        return Affine(self.scale * other.scale, self.shift * other.scale + other.shift)
+
+    def repeated(self, times: int) -> Affine:
+        """The same map once the ``times`` positions of each channel are channels themselves."""
+        return Affine(self.scale.repeat(times), self.shift.repeat(times))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """``y = alpha * W x + bias``: a linear operator whose parameters are constant.
+
+    Attributes:
+        node: A ``Conv``, ``ConvTranspose``, ``Gemm`` or ``MatMul``.
+        add: The ``Add`` of a constant per output channel after it, if that is part of the layer.
+        weight: The weight as it is stored.
+        bias: All that is added, in float64; its last axis holds the output channels.
+        groups: How many groups the channels fall into.
+        swapped: Whether the weight is stored with the input channels before the output channels.
+        alpha: The factor on the product.
+    """
+
+    node: ir.Node
+    add: ir.Node | None
+    weight: Array
+    bias: Array
+    groups: int
+    swapped: bool
+    alpha: float
+
+    @property
+    def outputs(self) -> int:
+        """The number of output channels."""
+        return self.groups * self._canonical(self.weight).shape[1]
+
+    @property
+    def inputs(self) -> int:
+        """The number of input channels."""
+        return self.groups * self._canonical(self.weight).shape[2]
+
+    def followed_by(self, affine: Affine) -> tuple[Array, Array]:
+        """The weight and bias, in float64, of one layer that does ``affine`` as well."""
+        weight = self._canonical(self.weight.astype(np.float64))
+        scaled = weight * affine.scale.reshape(self.groups, -1, 1, 1)
+        return self._stored(scaled), self.bias * affine.scale + affine.shift
+
+    def preceded_by(self, affine: Affine) -> tuple[Array, Array]:
+        """The weight and bias, in float64, of one layer that does ``affine`` to its input first.
+
+        Right where every output sees the whole kernel, or where ``affine`` shifts nothing.
+        """
+        weight = self._canonical(self.weight.astype(np.float64))
+        shift = affine.shift.reshape(self.groups, -1)
+        shifted = np.einsum("goit,gi->go", weight, shift).reshape(-1)
+        scaled = weight * affine.scale.reshape(self.groups, 1, -1, 1)
+        return self._stored(scaled), self.bias + self.alpha * shifted
+
+    def rounded(self, weight: Array, bias: Array) -> tuple[Array, Array] | str:
+        """``weight`` and ``bias`` in the layer's own type, or why they do not fit it."""
+        dtype = self.weight.dtype
+        with np.errstate(over="ignore"):
+            rounded = weight.astype(dtype), bias.astype(dtype)
+        if not all(np.isfinite(part).all() for part in rounded):
+            return f"the folded weights are too large for {dtype.name}"
+        peak = np.abs(self._canonical(weight)).max(axis=(2, 3), initial=0.0)
+        if ((peak > 0) & (peak < float(ml_dtypes.finfo(dtype).smallest_normal))).any():
+            return f"the folded weights are too small for {dtype.name}"
+        return rounded
+
+    def _canonical(self, stored: Array) -> Array:
+        """``stored``, laid out as the weight, as ``[groups, outputs, inputs, taps]``."""
+        first, second, *kernel = stored.shape
+        taps = int(np.prod(kernel))
+        if self.swapped:
+            view = stored.reshape(self.groups, first // self.groups, second, taps)
+            return view.swapaxes(1, 2)
+        return stored.reshape(self.groups, first // self.groups, second, taps)
+
+    def _stored(self, canonical: Array) -> Array:
+        view = canonical.swapaxes(1, 2) if self.swapped else canonical
+        return view.reshape(self.weight.shape)
