@@ -14,7 +14,7 @@ from .errors import DataError, UsageError
 from .guess import fed_inputs, guess_kinds
 from .kinds import Kind, parse_kind
 
-__all__ = ["Dim", "Kind", "dynamic_dims", "parse_kind", "plan_sizes", "seeded_feeds"]
+__all__ = ["Dim", "Kind", "dynamic_dims", "parse_kind", "plan_sizes", "seeded_feeds", "sizes_in"]
 
 Role: TypeAlias = Literal["batch", "space", "sequence"]
 
@@ -160,6 +160,19 @@ def settle_dims(
             raise UsageError(f"the dimension {name!r} cannot have size {size}")
     settled = dict(dims or {})
     return [dim for dim in known if dim.name not in settled], settled
+
+
+def sizes_in(model: ir.Model, feeds: Feeds) -> dict[str, int]:
+    """The size of every dynamic dimension that ``feeds`` come with."""
+    found: dict[str, int] = {}
+    for value in fed_inputs(model):
+        array = feeds.get(value.name or "")
+        if array is None or value.shape is None:
+            continue
+        for axis, (dim, size) in enumerate(zip(shape_of(value), array.shape, strict=False)):
+            if not isinstance(dim, int) and not _is_expression(dim):
+                found.setdefault(_dim_name(value, axis, dim), size)
+    return found
 
 
 def seeded_feeds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +23,7 @@ from .feeds import (
 )
 from .kinds import Kind
 
-Run: TypeAlias = Callable[[Feeds], dict[str, Array]]
+Run: TypeAlias = Callable[[Feeds], Mapping[Any, Array]]
 
 _PROBES = 96
 """How many runs a search may take; a model that accepts what is plausible takes three."""
@@ -38,7 +38,7 @@ class Case:
 
     sizes: dict[str, int]
     feeds: Feeds
-    answers: dict[str, Array]
+    answers: Mapping[Any, Array]
 
 
 @dataclass
