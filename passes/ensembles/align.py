@@ -1,0 +1,154 @@
+"""Feed the members of an ensemble from one set of inputs, in the layout that each expects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import onnx_ir as ir
+
+from ...backends.errors import UsageError
+from .dims import ConflictError, Dim, Dims, Shape
+from .members import Member
+
+Layout: TypeAlias = tuple[int, ...]
+"""The ``perm`` of the ``Transpose`` from a shared input to a member's; empty where none is."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Which of the shared inputs a member's input is, and in which layout."""
+
+    own: ir.Value
+    shared: int
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How the members' inputs and dimensions go together.
+
+    Attributes:
+        links: Per member, a link for each of its inputs.
+        shapes: The shapes of the shared inputs.
+        dims: Per member, what each of its symbolic dimensions becomes.
+        notes: Sentences for the report: dimensions that had to be fixed.
+    """
+
+    links: list[list[Link]]
+    shapes: list[ir.Shape | None]
+    dims: list[Mapping[str, int | str]]
+    notes: list[str]
+
+
+def align(members: Sequence[Member]) -> Alignment:
+    """Find for each member's input the first member's input that holds the same data.
+
+    By name where both have it, the rest in order. A member that wants channels last where the
+    first has them first, or the other way round, gets them so where nothing else fits as well.
+
+    Raises:
+        UsageError: An input does not fit; the message names the member and says why.
+    """
+    dims = Dims()
+    first = members[0]
+    shared = [dims.of(value, 0) for value in first.inputs]
+    links: list[list[Link]] = []
+    for index, member in enumerate(members):
+        if len(member.inputs) != len(first.inputs):
+            raise UsageError(
+                f"member {member.name!r} takes the inputs {_names(member)}, "
+                f"{first.name!r} takes {_names(first)}",
+                hint="only models that take the same data can share their inputs",
+            )
+        links.append([])
+        for place, position in enumerate(paired(_names(first), _names(member))):
+            own = member.inputs[position]
+            try:
+                layout = _fit(dims, shared, place, own, index, first.inputs[place])
+            except ConflictError as error:
+                raise UsageError(
+                    f"the input {described(own)} of member {member.name!r} does not fit "
+                    f"{described(first.inputs[place])} of {first.name!r}: {error}",
+                    hint="export both for the same input, or put a Transpose, Reshape or Cast "
+                    f"in front of {member.name!r}",
+                ) from error
+            links[index].append(Link(own, place, layout))
+    names = dims.names(members)
+    shapes = [_shape(dims, shape, names) for shape in shared]
+    return Alignment(links, shapes, list(names), list(_fixed(members, names)))
+
+
+def paired(first: Sequence[str], own: Sequence[str]) -> list[int]:
+    """For each name of ``first`` its position in ``own``: the same name's, else in order."""
+    by_name = {place: own.index(name) for place, name in enumerate(first) if name in own}
+    left = iter([place for place in range(len(own)) if place not in by_name.values()])
+    return [by_name[place] if place in by_name else next(left) for place in range(len(first))]
+
+
+def described(value: ir.Value) -> str:
+    """Name, type and shape of a value, for a message."""
+    tensor = isinstance(value.type, ir.TensorType) and value.dtype is not None
+    kind = value.dtype.name.lower() if tensor and value.dtype else str(value.type)
+    return f"{value.name!r} {kind}{value.shape if value.shape is not None else ''}"
+
+
+def _names(member: Member) -> list[str]:
+    return [value.name or "" for value in member.inputs]
+
+
+def _fit(
+    dims: Dims, shared: list[Shape], place: int, own: ir.Value, index: int, first: ir.Value
+) -> Layout:
+    """Unify the shared shape at ``place`` with that of ``own``; the layout that fits best."""
+    if own.type != first.type:
+        raise ConflictError("they hold different types")
+    known, wanted = shared[place], dims.of(own, index)
+    if known is None or wanted is None:
+        shared[place] = wanted if known is None else known
+        return ()
+    fixed = {
+        layout: dims.fixed([known[axis] for axis in layout], wanted)
+        for layout in _layouts([dims.resolve(dim) for dim in known])
+    }
+    possible = {layout: count for layout, count in fixed.items() if count is not None}
+    if not possible:
+        raise ConflictError("their shapes differ")
+    best = [layout for layout, count in possible.items() if count == min(possible.values())]
+    unchanged = tuple(range(len(known)))
+    if unchanged not in best and len(best) > 1:
+        raise ConflictError("it could be laid out in more than one way")
+    layout = unchanged if unchanged in best else best[0]
+    for axis, dim in zip(layout, wanted, strict=True):
+        known[axis] = dims.unify(known[axis], dim)
+    return () if layout == unchanged else layout
+
+
+def _layouts(shape: Sequence[Dim]) -> list[Layout]:
+    """As it is, and with the channels moved from the second to the last axis or back.
+
+    Channels that are as many as another axis is long could as well be that axis: they stay.
+    """
+    axes = range(len(shape))
+    layouts = [tuple(axes)]
+    for channels, rest in ((1, axes[2:]), (len(shape) - 1, axes[1:-1])):
+        if len(shape) > 2 and shape[channels] not in [shape[axis] for axis in rest]:
+            layouts.append((0, *rest, 1) if channels == 1 else (0, channels, *rest))
+    return list(dict.fromkeys(layouts))
+
+
+def _shape(dims: Dims, shape: Shape, names: Sequence[Mapping[str, int | str]]) -> ir.Shape | None:
+    if shape is None:
+        return None
+    resolved = [dims.resolve(dim) for dim in shape]
+    return ir.Shape(names[d[0]][d[1]] if isinstance(d, tuple) else d for d in resolved)
+
+
+def _fixed(members: Sequence[Member], names: Sequence[Mapping[str, int | str]]) -> list[str]:
+    return [
+        f"the dimension {name!r} of {member.name!r} is fixed to {size}, as another member needs it"
+        for member, known in zip(members, names, strict=True)
+        for name, size in known.items()
+        if isinstance(size, int)
+    ]
