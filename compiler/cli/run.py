@@ -15,7 +15,7 @@ from ...backends.errors import OutputError, UsageError
 from ...backends.ort import check_provider, specs_of
 from ...backends.targets import Target, TargetName
 from ...passes.ensembles.merge import merge
-from ..compile import Outcome, Settings, compile_model, compression
+from ..compile import Outcome, Progress, Settings, compile_model, compression
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, parse, preset
 from ..recipe import Recipe, read_recipe
@@ -146,7 +146,7 @@ def check_destinations(
             raise OutputError(f"the folder {report.parent} of the report {report.name} is missing")
 
 
-def settings_of(job: Job, model: ir.Model, progress: common.Progress) -> Settings:
+def settings_of(job: Job, model: ir.Model, progress: Progress) -> Settings:
     """The compiler's settings for ``job``.
 
     Raises:

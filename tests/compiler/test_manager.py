@@ -45,6 +45,7 @@ class DropNegPair(Pass):
             source = node.inputs[0].producer() if node.inputs[0] else None
             if node.op_type != "Neg" or source is None or source.op_type != "Neg":
                 continue
+            assert source.inputs[0] is not None
             node.outputs[0].replace_all_uses_with(source.inputs[0])
             model.graph.remove([node, source], safe=True)
             result.rewrote(node)

@@ -105,7 +105,7 @@ def test_a_mistake_is_shown_with_its_place(text: str, message: str, column: int)
     shown = str(caught.value)
     assert message in shown
     assert f"at column {column}" in shown
-    first, quoted, caret = shown.splitlines()
+    _, quoted, caret = shown.splitlines()
     assert quoted == f"  {text}"
     assert caret.index("^") == column + 1
 
