@@ -53,9 +53,13 @@ class Member:
 
 def member_names(paths: Iterable[str | Path]) -> tuple[str, ...]:
     """A name for each model file: its stem, with a number where two are the same."""
+    return distinct(Path(path).stem for path in paths)
+
+
+def distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """``names`` with an underscore for what would not do inside a name, and no two the same."""
     taken: set[str] = set()
-    stems = (re.sub(r"[^\w.-]+", "_", Path(path).stem) for path in paths)
-    return tuple(unused(stem or "model", taken) for stem in stems)
+    return tuple(unused(re.sub(r"[^\w.-]+", "_", name) or "model", taken) for name in names)
 
 
 def unused(wanted: str, taken: set[str], separator: str = ".") -> str:

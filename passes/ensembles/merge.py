@@ -13,7 +13,7 @@ from ...backends.errors import UsageError
 from .align import Alignment, Layout, align, paired
 from .combine import LEAST_OPSET, Combine, add_combiner, check_combinable, mixture
 from .dims import renamed
-from .members import Member, admit, member_names, separate, unused, values_of
+from .members import Member, admit, distinct, member_names, separate, unused, values_of
 from .opsets import harmonise
 from .share import share_initializers
 
@@ -88,15 +88,16 @@ class Merge:
 
         Args:
             models: At least two.
-            names: What to call each; see :func:`member_names` for names from files.
+            names: What to call each, such as :func:`member_names` of their files. Where two are
+                the same, a number is added.
 
         Raises:
-            UsageError: Names or weights do not fit the models, or the models do not fit each
-                other; the message names the member and says what does not fit.
+            UsageError: There are not as many names or weights as models, or the models do not fit
+                each other; the message names the member and says what does not fit.
             ModelError: A member is not valid or cannot be raised to the others' operator sets.
         """
-        self._check(len(models), names)
-        members = admit(models, names)
+        self._check(len(models), len(names))
+        members = admit(models, distinct(names))
         opsets = harmonise(members, LEAST_OPSET[self.combine])
         alignment = align(members)
         answers = self._answers(members)
@@ -119,17 +120,13 @@ class Merge:
         }
         return MergeResult(_model(graph, models, members), details)
 
-    def _check(self, count: int, names: Sequence[str]) -> None:
-        if count < 2:
-            raise UsageError(f"an ensemble has at least two members, not {count}")
-        if len(names) != count:
-            raise UsageError(f"there are {count} models and {len(names)} names")
-        if len(set(names)) < count or not all(name and "/" not in name for name in names):
-            raise UsageError(
-                f"the members' names {list(names)} have to differ, without '/' and not empty"
-            )
-        if self.weights is not None and len(self.weights) != count:
-            raise UsageError(f"there are {count} models and {len(self.weights)} weights")
+    def _check(self, models: int, names: int) -> None:
+        if models < 2:
+            raise UsageError(f"an ensemble has at least two members, not {models}")
+        if names != models:
+            raise UsageError(f"there are {models} models and {names} names")
+        if self.weights is not None and len(self.weights) != models:
+            raise UsageError(f"there are {models} models and {len(self.weights)} weights")
 
     def _normalised(self) -> list[float] | None:
         if self.weights is None:
