@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .read import load
-from .write import save
+from .read import files_of, load, warnings_of
+from .write import check_writable, finished, save
 
-__all__ = ["load", "save"]
+__all__ = ["check_writable", "files_of", "finished", "load", "save", "warnings_of"]

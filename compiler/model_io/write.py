@@ -1,15 +1,37 @@
-"""Write a model to a file, all of it or nothing."""
+"""Write a model to files: all of it, or nothing."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-import tempfile
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+import onnx
 import onnx_ir as ir
 
-from ...backends.errors import OutputError
+from ...backends.errors import ModelError, OutputError
+from ...backends.serde import external, hollow, to_proto
+from .atomic import Staged
+from .formats import SUFFIXES, Format, render
+from .read import DATA_FILES, SOURCE, files_of
+from .wire import chunks, spliced
+
+EXTERNAL_OVER = 1_800_000_000
+"""Bytes of weights from which on they go to a file of their own: protobuf ends at 2 GiB."""
+
+EXTERNAL_MINIMUM = 1024
+"""Bytes from which on a tensor goes to the data file; smaller ones stay readable in the model."""
+
+Piece: TypeAlias = bytes | memoryview
+
+_SPLICE_MINIMUM = 4096
+_PROTOBUF_LIMIT = (1 << 31) - 1
+_PAGE, _LINE = 4096, 64
+_PAGE_ALIGNED = 1 << 20
 
 
 def save(
@@ -23,17 +45,274 @@ def save(
 ) -> list[Path]:
     """Write ``model`` to ``path`` and return the files written, the model file first.
 
+    Everything is written under temporary names in the same folder, flushed to the disk and then
+    renamed, the model file last. Whatever happens before that rename, an interrupt included,
+    leaves an earlier result whole and nothing else behind. A data file gets a name that is free
+    (``out.onnx.data``, ``out.onnx.1.data``, …); data files of an earlier result under such a name
+    are removed once the new model stands. So ``model`` may be written over the files that it is
+    mapped from.
+
+    Args:
+        model: The model; it is not changed. IR version and opsets are written as they are.
+        path: Where to. ``.onnxtxt``, ``.textproto``, ``.json`` and the like (see
+            :data:`~.formats.SUFFIXES`) ask for text, any other name for the binary format.
+            An earlier result is replaced. A link is followed.
+        force: Replace a file of ``protect``, or a write-protected one.
+        protect: Models that must stay: those that ``model`` was made from.
+        external_data: Whether weights go to a file of their own. ``None`` decides: where the
+            weights are over 1.8 GB together, or came from data files.
+        max_shard_bytes: Spread external data over files of at most this size, one tensor each at
+            least. Implies ``external_data``.
+
     Raises:
-        OutputError: The model cannot be written there.
+        OutputError: The model cannot be written there, or is too large for the format.
+    """
+    asked = Path(path)
+    protect = [*protect, *_source_of(model)]
+    path = check_writable(asked, protect=protect, force=force)
+    kind = SUFFIXES.get(path.suffix.lower(), "binary")
+    with Staged() as staged:
+        if _is_external(model, external_data, max_shard_bytes):
+            _check_can_refer(kind, asked, path)
+            outdated = _earlier_data_files(path, protect)
+            proto, data = _write_data(model, path, staged, max_shard_bytes)
+            pieces: Iterable[Piece] = [_serialized(proto, kind)]
+        else:
+            outdated, data = _earlier_data_files(path, protect), []
+            pieces = _inline(model, kind)
+        staged.write(path, pieces)
+        staged.commit()
+    for file in outdated:
+        with contextlib.suppress(OSError):  # a stale file harms nobody, the result stands
+            file.unlink()
+    return [path, *data]
+
+
+def check_writable(path: str | Path, *, protect: Sequence[Path] = (), force: bool = False) -> Path:
+    """Check early that :func:`save` could write to ``path``, and return where that really is.
+
+    Raises:
+        OutputError: It could not; see :func:`save`.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise OutputError(f"there is no folder {path.parent}", hint="create it first")
+    if path.is_symlink():
+        path = path.resolve()
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", hint=f"give a file name: {path / 'model.onnx'}")
+    folder = path.parent
+    if not folder.is_dir():
+        missing = next(f for f in (folder, *folder.parents) if f.parent.exists())
+        what = "is not a folder" if missing.exists() else "does not exist"
+        raise OutputError(f"the folder {missing} {what}", hint="create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {folder} is not writable", hint="write to another folder")
+    if path.exists():
+        if not path.is_file():
+            raise OutputError(f"{path} is not a regular file", hint="give the name of a file")
+        if not force and not os.access(path, os.W_OK):
+            raise OutputError(f"{path} is write-protected", hint="use --force to replace it")
+    if not force:
+        _check_not_protected(path, protect)
+    return path
+
+
+def _check_not_protected(path: Path, protect: Iterable[Path]) -> None:
+    """Refuse a ``path`` that is one of the files which the models ``protect`` consist of."""
+    if not path.exists():
+        return
     for source in protect:
-        if path.exists() and source.exists() and path.samefile(source) and not force:
-            raise OutputError(f"{path} is the input", hint="use --force to overwrite it")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
-        ir.save(model, temporary)
-        os.replace(temporary, path)
-    return [path]
+        try:
+            files = files_of(source)
+        except ModelError:
+            files = [source]
+        for file in files:
+            if file.exists() and file.samefile(path):
+                what = "the input" if file == source else f"a data file of the input {source}"
+                raise OutputError(
+                    f"{path} is {what}", hint="write to another file, or use --force to replace it"
+                )
+
+
+def _source_of(model: ir.Model) -> list[Path]:
+    source = model.graph.meta.get(SOURCE)
+    return [] if source is None else [source]
+
+
+def _check_can_refer(kind: Format, asked: Path, path: Path) -> None:
+    if kind == "onnxtxt":
+        raise OutputError(
+            "ONNX text cannot refer to external data", hint="write .onnx, .textproto or .json"
+        )
+    if asked.is_symlink() and asked.parent.resolve() != path.parent:
+        raise OutputError(
+            f"{asked} is a link to another folder, from which external data would not be found",
+            hint=f"write to {path} itself",
+        )
+
+
+def _is_external(model: ir.Model, wanted: bool | None, max_shard_bytes: int | None) -> bool:
+    if max_shard_bytes is not None or wanted is not None:
+        return max_shard_bytes is not None or bool(wanted)
+    if model.graph.meta.get(DATA_FILES):
+        return True
+    return sum(tensor.nbytes for _, tensor in _weights(model, 0)) > EXTERNAL_OVER
+
+
+def _weights(model: ir.Model, minimum: int) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    """The initializers of at least ``minimum`` bytes that can be kept apart."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes < minimum:
+                continue
+            yield value, tensor
+
+
+def _inline(model: ir.Model, kind: Format) -> Iterable[Piece]:
+    """``model`` in one file."""
+    if kind != "binary":
+        return [_serialized(finished(to_proto(model)), kind)]
+    large = {
+        value: tensor
+        for value, tensor in _weights(model, _SPLICE_MINIMUM)
+        if value.graph is model.graph
+    }
+    proto = to_proto(model, replace=lambda value, t: hollow(t) if value in large else None)
+    by_name = {value.name: tensor for value, tensor in large.items()}
+    weights = {
+        index: by_name[initializer.name]
+        for index, initializer in enumerate(proto.graph.initializer)
+        if initializer.name in by_name
+    }
+    proto = finished(proto)
+    _check_size(proto.ByteSize() + sum(tensor.nbytes for tensor in weights.values()))
+    return spliced(proto, weights)
+
+
+def _write_data(
+    model: ir.Model, path: Path, staged: Staged, max_shard_bytes: int | None
+) -> tuple[onnx.ModelProto, list[Path]]:
+    """Write the weights of ``model`` to data files and return the rest, which refers to them."""
+    tensors = {id(tensor): tensor for _, tensor in _weights(model, EXTERNAL_MINIMUM)}
+    shards = _shards(tensors.values(), max_shard_bytes)
+    files = _free_names(path, len(shards), {*model.graph.meta.get(DATA_FILES, ())})
+    places: dict[int, tuple[str, int]] = {}
+    for file, shard in zip(files, shards, strict=True):
+        places |= {id(tensor): (file.name, offset) for offset, tensor in shard}
+        staged.write(file, _laid_out(shard))
+    proto = to_proto(
+        model,
+        replace=lambda _, t: external(t, *places[id(t)]) if id(t) in places else None,
+    )
+    return finished(proto), files
+
+
+Placed: TypeAlias = tuple[int, ir.TensorProtocol]
+"""An offset in a data file, and the tensor that lies there."""
+
+
+def _shards(
+    tensors: Iterable[ir.TensorProtocol], max_shard_bytes: int | None
+) -> list[list[Placed]]:
+    """``tensors`` with their places, in as few files as the limit allows.
+
+    Large ones begin at a page, so that they can be mapped, others at a cache line.
+    """
+    shards: list[list[Placed]] = []
+    end = 0
+    for tensor in tensors:
+        step = _PAGE if tensor.nbytes >= _PAGE_ALIGNED else _LINE
+        offset = -(-end // step) * step
+        if not shards or (max_shard_bytes and offset + tensor.nbytes > max_shard_bytes):
+            shards.append([])
+            offset = 0
+        shards[-1].append((offset, tensor))
+        end = offset + tensor.nbytes
+    return shards
+
+
+def _laid_out(shard: Iterable[Placed]) -> Iterator[Piece]:
+    end = 0
+    for offset, tensor in shard:
+        yield bytes(offset - end)
+        yield from chunks(tensor)
+        end = offset + tensor.nbytes
+
+
+def _free_names(path: Path, count: int, taken: set[Path]) -> list[Path]:
+    """Names for ``count`` data files of the model ``path``, none of which is in use."""
+    for generation in itertools.count():
+        stem = path.name if generation == 0 else f"{path.name}.{generation}"
+        parts = [""] if count == 1 else [f"-{n:05}-of-{count:05}" for n in range(1, count + 1)]
+        files = [path.with_name(f"{stem}{part}.data") for part in parts[:count]]
+        if not any(file in taken or os.path.lexists(file) for file in files):
+            return files
+    raise AssertionError("unreachable")
+
+
+def _earlier_data_files(path: Path, protect: Iterable[Path]) -> list[Path]:
+    """The data files of the model that stands at ``path``, as far as :func:`save` named them."""
+    if not path.exists():
+        return []
+    ours = re.compile(rf"{re.escape(path.name)}(\.\d+)?(-\d{{5}}-of-\d{{5}})?\.data")
+    if not any(ours.fullmatch(file.name) for file in path.parent.iterdir()):
+        return []
+    needed = {
+        file.resolve()
+        for source in protect
+        if source.exists() and not source.samefile(path)
+        for file in _files_or_none(source)
+    }
+    return [
+        file
+        for file in _files_or_none(path)[1:]
+        if ours.fullmatch(file.name) and file.parent == path.parent and file.resolve() not in needed
+    ]
+
+
+def _files_or_none(path: Path) -> list[Path]:
+    try:
+        return files_of(path)
+    except ModelError:
+        return []
+
+
+def finished(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``proto`` as files have it; it is changed.
+
+    Initializers describe themselves, so there is nothing to repeat of them in ``value_info``;
+    before IR version 4 they have to be listed among the inputs.
+    """
+    graph = proto.graph
+    own = {tensor.name: tensor for tensor in graph.initializer}
+    others = [
+        info
+        for info in graph.value_info
+        if info.name not in own or info.doc_string or info.metadata_props
+    ]
+    if len(others) < len(graph.value_info):
+        kept = onnx.GraphProto(value_info=others)
+        del graph.value_info[:]
+        graph.value_info.MergeFrom(kept.value_info)
+    if proto.ir_version < 4:
+        listed = {info.name for info in graph.input}
+        for name, tensor in own.items():
+            if name not in listed:
+                info = onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+                graph.input.append(info)
+    return proto
+
+
+def _serialized(proto: onnx.ModelProto, kind: Format) -> bytes:
+    if kind != "binary":
+        return render(proto, kind)
+    _check_size(proto.ByteSize())
+    return bytes(proto.SerializeToString())
+
+
+def _check_size(size: int) -> None:
+    if size > _PROTOBUF_LIMIT:
+        raise OutputError(
+            f"the model takes {size / 1e9:.1f} GB, and an ONNX file can hold 2.1 GB",
+            hint="keep weights in initializers and let them go to external data",
+        )

@@ -1,0 +1,55 @@
+"""Spellings that ONNX Runtime understands, brought into the one that everything else reads."""
+
+from __future__ import annotations
+
+import onnx
+
+from ...backends.serde import graphs_of
+from .check import STANDARD
+
+
+def repair(proto: onnx.ModelProto) -> list[str]:
+    """Bring ``proto`` into the usual form, in place, and return warnings.
+
+    - The standard operators' domain is the empty string, not ``ai.onnx``.
+    - The version of the standard operators is given. Where it is not, ONNX Runtime takes the
+      newest it knows.
+    - Before IR version 4, initializers are not inputs. They had to be listed among them, but
+      ONNX Runtime does not let them be fed: they are constants.
+    - Dimensions are not negative. ONNX Runtime takes negative ones for unknown.
+    """
+    warnings: list[str] = []
+    for imports in (proto.opset_import, *(function.opset_import for function in proto.functions)):
+        for entry in imports:
+            if entry.domain == "ai.onnx":
+                entry.domain = ""
+    if all(entry.domain for entry in proto.opset_import) and _uses_standard(proto):
+        newest = onnx.defs.onnx_opset_version()
+        proto.opset_import.add(domain="", version=newest)
+        warnings.append(
+            "the model does not say which version of the standard operators it uses; it is taken "
+            f"to be the newest, {newest}, as ONNX Runtime does"
+        )
+    if proto.ir_version < 4:
+        weights = {tensor.name for tensor in proto.graph.initializer}
+        for index in reversed(range(len(proto.graph.input))):
+            if proto.graph.input[index].name in weights:
+                del proto.graph.input[index]
+    negative = sum(_clear_negative_dims(graph) for graph in graphs_of(proto))
+    if negative:
+        warnings.append(f"{negative} negative dimensions are taken for unknown ones")
+    return warnings
+
+
+def _uses_standard(proto: onnx.ModelProto) -> bool:
+    return any(node.domain in STANDARD for graph in graphs_of(proto) for node in graph.node)
+
+
+def _clear_negative_dims(graph: onnx.GraphProto) -> int:
+    count = 0
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+                count += 1
+    return count
