@@ -47,8 +47,9 @@ def feed(array: Any, spec: TensorSpec) -> Any:
     Strings become an object array of ``str``: ONNX Runtime reads past the end of NumPy's fixed-
     width byte strings, and takes a ``bytes`` object for its ``repr``.
     """
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, (np.ndarray, np.generic)):
         return array
+    array = np.asarray(array)
     if spec.dtype == "string":
         flat = [text.decode() if isinstance(text, bytes) else str(text) for text in array.flat]
         return np.array(flat, dtype=object).reshape(array.shape)
@@ -58,18 +59,17 @@ def feed(array: Any, spec: TensorSpec) -> Any:
 
 
 def feed_value(array: Any, spec: TensorSpec, device: Provider = "cpu") -> Any:
-    """``array`` as an ``OrtValue`` for the input ``spec``, in the memory of ``device``.
+    """``array`` as an ``OrtValue`` for the numeric tensor ``spec``, in the memory of ``device``.
 
     Raises:
-        BackendError: ``spec`` is no tensor, or ``array`` does not have its type.
+        BackendError: ``array`` is no array, or does not have the type of ``spec``.
     """
     array = feed(array, spec)
     if not isinstance(array, np.ndarray):
-        raise BackendError(f"the input {spec.name!r} is a {spec.dtype}, which has to be one array")
+        raise BackendError(f"the input {spec.name!r} takes an array, not {type(array).__name__}")
     if (kind := FOREIGN.get(spec.dtype)) is None:
         array = np.ascontiguousarray(array).reshape(array.shape)
-        where = "cpu" if spec.dtype == "string" else device
-        return ort.OrtValue.ortvalue_from_numpy(array, where, 0)
+        return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
     if array.dtype != kind.numpy():
         raise BackendError(
             f"the input {spec.name!r} is {spec.dtype}, not {array.dtype}",

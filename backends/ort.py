@@ -16,6 +16,7 @@ from .errors import BackendError, ProviderUnavailableError
 from .messages import backend_error
 from .ort_model import loadable, specs_of
 from .providers import CUDA, check_provider, prepare_provider
+from .serde import from_proto
 
 __all__ = ["BoundRun", "OrtBackend", "OrtSession", "check_provider", "session_of", "specs_of"]
 
@@ -79,16 +80,29 @@ class OrtSession:
     def bind(self, feeds: Feeds) -> BoundRun:
         """Put ``feeds`` where the provider computes; the answer runs on them as often as called.
 
+        ONNX Runtime binds no strings, sequences and maps: a model with such an input is run from
+        host memory in each call.
+
         Raises:
-            BackendError: The feeds do not fit the inputs, or hold what is no tensor.
+            BackendError: The feeds do not fit the inputs.
         """
         specs = self._specs_of(feeds)
         if missing := [spec.name for spec in self.inputs if spec.name not in specs]:
-            raise BackendError(f"{self.name} gets nothing for its input {missing[0]!r}")
+            raise BackendError(
+                f"{self.name} gets nothing for its input {missing[0]!r}",
+                hint="feed what the model's inputs ask for",
+            )
         device = self.config.provider
         try:
+            if not all(map(_can_be_bound, specs.values())):
+                return BoundRun(self, {n: feed(feeds[n], spec) for n, spec in specs.items()})
+            binding = self.native.io_binding()
             values = {n: feed_value(feeds[n], spec, device) for n, spec in specs.items()}
-            return BoundRun(self, values)
+            for name, value in values.items():
+                binding.bind_ortvalue_input(name, value)
+            for spec in self.outputs:
+                binding.bind_output(spec.name, device)
+            return BoundRun(self, values, binding)
         except BackendError:
             raise
         except Exception as error:
@@ -110,27 +124,30 @@ class BoundRun:
     Call it to run: nothing is converted or transferred meanwhile, so it is what to time.
     """
 
-    def __init__(self, session: OrtSession, values: dict[str, Any]) -> None:
+    def __init__(self, session: OrtSession, inputs: dict[str, Any], binding: Any = None) -> None:
         self._session = session
-        self._values = values  # the binding does not keep NumPy's memory alive
-        self._binding = session.native.io_binding()
-        for name, value in values.items():
-            self._binding.bind_ortvalue_input(name, value)
-        for spec in session.outputs:
-            self._binding.bind_output(spec.name, session.config.provider)
+        self._inputs = inputs  # a binding does not keep NumPy's memory alive
+        self._binding = binding
+        self._names = [spec.name for spec in session.outputs]
+        self._fetched: list[Any] = []
 
     def __call__(self) -> None:
         """Run once and wait for the end. Raises ``BackendError``."""
+        native = self._session.native
         try:
-            self._session.native.run_with_iobinding(self._binding)
+            if self._binding is None:
+                self._fetched = native.run(self._names, self._inputs)
+            else:
+                native.run_with_iobinding(self._binding)
         except Exception as error:
             raise backend_error(error, f"{self._session.name} cannot be run") from error
 
     def outputs(self) -> dict[str, Array]:
         """The answers of the last call, transferred to host memory."""
-        names = [spec.name for spec in self._session.outputs]
+        if self._binding is None:
+            return dict(zip(self._names, map(fetched, self._fetched), strict=True))
         values = self._binding.get_outputs()
-        return {name: fetched_value(value) for name, value in zip(names, values, strict=True)}
+        return dict(zip(self._names, map(fetched_value, values), strict=True))
 
 
 class OrtBackend:
@@ -145,6 +162,8 @@ def session_of(
     model: ir.Model | ModelSource,
     config: SessionConfig = SessionConfig(),  # noqa: B008
     outputs: Sequence[str] | None = None,
+    *,
+    profile: Path | None = None,
 ) -> OrtSession:
     """Load ``model``: a file, a serialized model, or one that is still being rewritten.
 
@@ -155,6 +174,7 @@ def session_of(
 
     ``outputs`` names the values of the main graph that a run answers with, in that order: any
     intermediate ones, an initializer or an input as well. By default the graph's own outputs.
+    ``profile`` turns ONNX Runtime's profiler on: how the name of the file that it writes begins.
 
     Raises:
         BackendError: ONNX Runtime cannot load the model; the message says why.
@@ -162,6 +182,9 @@ def session_of(
     """
     name = str(model) if isinstance(model, (str, Path)) else "the model"
     options = _options(config)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     if isinstance(model, ir.Model) or outputs is not None:
         ready = loadable(_opened(model, name), outputs)
         ready.add_to(options, shared=config.level == "disabled")
@@ -212,10 +235,13 @@ def _opened(model: ir.Model | ModelSource, name: str) -> ir.Model:
     try:
         if not isinstance(model, bytes):
             return ir.load(model)
-        proto: onnx.ModelProto = onnx.ModelProto.FromString(model)
-        return ir.from_proto(proto)
+        return from_proto(onnx.ModelProto.FromString(model))
     except Exception as error:  # a damaged file fails in protobuf, onnx or onnx_ir
         raise BackendError(f"{name} cannot be read: {error}") from error
+
+
+def _can_be_bound(spec: TensorSpec) -> bool:
+    return spec.dtype != "string" and "(" not in spec.dtype
 
 
 def _spec(arg: Any) -> TensorSpec:

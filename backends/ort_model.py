@@ -12,6 +12,7 @@ import onnx_ir as ir
 from .arrays import ort_value
 from .base import TensorSpec
 from .errors import BackendError
+from .serde import to_proto
 
 _INLINE_BYTES = 65_536
 """Weights up to this size travel inside the protobuf, where ONNX Runtime's shape inference can
@@ -56,19 +57,18 @@ def loadable(model: ir.Model, outputs: Sequence[str] | None = None) -> Loadable:
     Raises:
         BackendError: No value has one of these names, or the model cannot be serialized.
     """
-    large = [value for value in _initializers(model) if _is_large(value)]
-    if not large and outputs is None:
+    if outputs is None and not any(map(_is_large, _initializers(model))):
         return Loadable(_serialized(model))
     model = model.clone()
     if outputs is not None:
         _answer_with(model, outputs)
-        large = []
     ready = Loadable(b"", folder=_folder_of(_initializers(model)))
     for value in _initializers(model):
         tensor = value.const_value
         if tensor is None or not _is_large(value) or _lies_in(ready.folder, tensor):
             continue
-        if value.graph is model.graph and value.name is not None:
+        # ONNX Runtime takes neither a subgraph's weights nor packed ones from elsewhere.
+        if value.graph is model.graph and value.name is not None and tensor.dtype.bitwidth >= 8:
             ready.weights[value.name] = ort_value(tensor)
             value.const_value = ir.ExternalTensor(
                 f"{value.name}.memory",
@@ -159,7 +159,7 @@ def _answer_with(model: ir.Model, names: Sequence[str]) -> None:
 
 def _serialized(model: ir.Model) -> bytes:
     try:
-        return ir.to_proto(model).SerializeToString()
+        return to_proto(model).SerializeToString()
     except Exception as error:  # protobuf raises EncodeError or ValueError, onnx_ir SerdeError
         raise BackendError(
             f"the model cannot be serialized: {error}",
