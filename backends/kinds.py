@@ -3,7 +3,7 @@
 ========================  =======================================================================
 ``normal(mean,std)``      normally distributed; ``normal`` is ``normal(0,1)``
 ``uniform(low,high)``     evenly distributed; ``uniform`` is ``uniform(0,1)``
-``outliers``              normal, with one value in 64 eight times as large and one in 64 zero
+``outliers``              ``normal(0,0.1)``, one value in 64 eight times as large, one in 64 zero
 ``floats``                ``normal``, ``uniform`` and ``outliers`` in turn, from case to case
 ``integers(low,high)``    whole numbers from ``low`` to ``high - 1``, in whatever type is asked for
 ``constant(value)``       that value everywhere; ``zeros`` and ``ones`` for short
@@ -183,7 +183,7 @@ def _uniform(draw: _Draw) -> Array:
 
 
 def _outliers(draw: _Draw) -> Array:
-    values = draw.rng.normal(0, 1, draw.shape)
+    values = draw.rng.normal(0, 0.1, draw.shape)
     lot = draw.rng.integers(0, 64, draw.shape)
     return np.where(lot == 0, 0.0, np.where(lot == 1, 8 * values, values))
 

@@ -21,6 +21,8 @@ DROPOUTS = {"Dropout": 2, "BiasDropout": 4, "BitmaskDropout": 2, "BitmaskBiasDro
 BOUNDED = frozenset({"Sigmoid", "Softmax", "HardSigmoid", "Tanh", "Softsign", "Erf"})
 """Activations whose values lie within -1 and 1 and are rounded there, however small they are."""
 
+_SQUASHING = ("Sigmoid", "Softmax", "Tanh")
+
 _COUNTING = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress", "StringSplit"})
 
 _MOVED = frozenset(
@@ -98,18 +100,27 @@ def is_bounded(model: ir.Model, value: ir.Value) -> bool:
     return False
 
 
-def before_saturation(model: ir.Model) -> dict[str, tuple[ir.Node, ir.Value]]:
-    """Per output that an activation squashes, the activation and what it squashes.
+def before_saturation(model: ir.Model) -> dict[tuple[str, str], tuple[ir.Node, ir.Value]]:
+    """The activations that squash an output or one input of the ``Concat`` it is, and their input.
 
-    A ``Sigmoid`` that answers 1e-9 everywhere says little; its input says all.
+    A ``Sigmoid`` that answers 1e-9 everywhere says little; its input says all. The keys are the
+    output and the way to the activation, so that those of two models can be told to correspond:
+    where outputs agree and the way is the same, what is squashed has to agree, too.
     """
-    found = {}
-    for output in model.graph.outputs:
-        node = output.producer()
-        while is_op(node, "Identity", "Cast") and node is not None and node.inputs[0] is not None:
-            node = node.inputs[0].producer()
-        if node is not None and is_op(node, "Sigmoid", "Softmax", "Tanh"):
-            source = node.inputs[0]
-            if source is not None and source.producer() is not None and output.name:
-                found[output.name] = (node, source)
+    found: dict[tuple[str, str], tuple[ir.Node, ir.Value]] = {}
+    pending = [(value.name or "", "", value) for value in model.graph.outputs]
+    while pending:
+        output, way, value = pending.pop()
+        node = value.producer()
+        if node is None or not is_op(node, "Identity", "Cast", "Concat", *_SQUASHING):
+            continue
+        sources = [source for source in node.inputs if source is not None]
+        if is_op(node, *_SQUASHING):
+            if sources[0].producer() is not None:
+                found[output, f"before {node.op_type}{way}"] = (node, sources[0])
+        elif is_op(node, "Concat"):
+            label = f"{way} in part {{}} of {len(sources)}"
+            pending += [(output, label.format(at + 1), one) for at, one in enumerate(sources)]
+        else:
+            pending.append((output, way, sources[0]))
     return found

@@ -44,10 +44,10 @@ class Runner:
     def _watched(self, model: ir.Model) -> ir.Model:
         model = model.clone()
         outputs = model.graph.outputs
-        for name, (node, source) in before_saturation(model).items():
+        for (name, part), (node, source) in before_saturation(model).items():
             if source.name and source not in outputs:
                 axis = _axis(model, node) if node.op_type == "Softmax" else None
-                self.squashed[source.name] = (Leaf(name, f"before {node.op_type}"), axis)
+                self.squashed[source.name] = (Leaf(name, part), axis)
                 outputs.append(source)
         return model
 
