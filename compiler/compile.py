@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ..backends.data import Data
 from ..backends.environment import environment
-from ..backends.errors import BackendError, DataError, VerificationError
+from ..backends.errors import BackendError, DataError, ModelError, VerificationError
 from ..backends.targets import Target
 from ..passes.analysis import cost
 from ..passes.base import EXACT, Context, Contract
@@ -121,25 +121,33 @@ def compile_model(
     run = manager.run(model, context)
     verified = _verified(model, run, settings) if settings.verify else NOT_VERIFIED
     latency = _latency(model, run, settings)
-    sizes = [cost.summary(one, settings.dims) for one in (model, run.model)]
+    both = (model, run.model)
     report = Report(
         input="",
         output="",
         target=settings.target.name,
         pipeline=str(pipeline),
-        nodes=[one.nodes for one in sizes],
-        bytes=[one.weight_bytes for one in sizes],
-        macs=[one.macs for one in sizes],
-        parameters=[one.parameters for one in sizes],
+        nodes=[cost.node_count(one) for one in both],
+        bytes=[cost.weight_bytes(one) for one in both],
+        macs=[_macs(one, settings.dims) for one in both],
+        parameters=[cost.parameters(one) for one in both],
         passes=run.records,
         verified=verified,
         latency=latency,
         seconds=time.perf_counter() - started,
         environment=environment(),
-        operators=[one.operators for one in sizes],
+        operators=[cost.operators(one) for one in both],
         warnings=_warnings(run, verified, latency),
     )
     return Outcome(run.model, report)
+
+
+def _macs(model: ir.Model, dims: Mapping[str, int]) -> int | None:
+    """The multiply-accumulates of one run; ``None`` where shapes cannot be inferred."""
+    try:
+        return cost.macs(model, dims)
+    except ModelError:
+        return None
 
 
 def _verifier(model: ir.Model, settings: Settings) -> Verifier:

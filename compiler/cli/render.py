@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..compare import Comparison
 from ..manager import PassRecord
 from ..report import Report
 from ..write_report import latency_text, sizes, verified_text
@@ -84,3 +85,66 @@ def latency_line(latency: dict[str, Any]) -> str:
     """The measured latency before and after, with its interval, in one line."""
     colour = {"faster": "green", "slower": "bold red"}.get(latency.get("verdict", ""), "yellow")
     return f"[bold]latency[/]  [{colour}]{escape(latency_text(latency))}[/]"
+
+
+def comparison(console: Console, found: Comparison) -> None:
+    """Print how far each output is from the reference's."""
+    facts = found.to_json()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("output")
+    heads = {
+        "max_abs": "largest difference",
+        "max_rel": "relative",
+        "sqnr_db": "SQNR dB",
+        "cosine": "cosine",
+        "top1_agreement": "same top-1",
+    }
+    for head in heads.values():
+        table.add_column(head, justify="right")
+    for name, one in facts["outputs"].items():
+        table.add_row(escape(name), *(_number(one.get(key)) for key in heads))
+    console.print(table)
+    for note in (*facts["notes"], *facts["not_run"]):
+        console.print(f"[yellow]note:[/] {escape(str(note))}", soft_wrap=True)
+    colour, word = ("green", "equal") if found.equal else ("bold red", "not equal")
+    reason = f": {escape(found.reason)}" if found.reason else ""
+    console.print(
+        f"[{colour}]{word} within the tolerance of the type[/]{reason}, {facts['cases']} runs",
+        soft_wrap=True,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def facts(console: Console, found: dict[str, Any]) -> None:
+    """Print what :func:`~..inspect.inspect` found in a model."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    macs = "not known" if found["macs"] is None else f"{found['macs']:,}"
+    rows = [
+        ("nodes", f"{found['nodes']:,}"),
+        ("parameters", f"{found['parameters']:,}"),
+        ("MACs", macs),
+        ("bytes", f"{found['bytes']:,}"),
+        ("opset", f"{found['opset']} (IR version {found['ir_version']})"),
+        ("producer", found["producer"] or "not said"),
+        *(("input", _value_text(one)) for one in found["inputs"]),
+        *(("output", _value_text(one)) for one in found["outputs"]),
+        ("operators", ", ".join(f"{name} {count}" for name, count in found["operators"].items())),
+    ]
+    for name, text in rows:
+        table.add_row(name, escape(text))
+    console.print(table)
+    for warning in found["warnings"]:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+
+
+def _value_text(value: dict[str, Any]) -> str:
+    shape = value["shape"]
+    if shape is None:
+        return f"{value['name']}: {value['type']}"
+    dims = ", ".join("?" if dim is None else str(dim) for dim in shape)
+    return f"{value['name']}: {value['type']} [{dims}]"
