@@ -142,8 +142,3 @@ def worst_pairs(rows: Array) -> Array:
     even = rows.shape[1] // 2 * 2
     sums = np.abs(rows[:, 0:even:2].astype(np.float64) + rows[:, 1:even:2])
     return np.asarray(sums.max(axis=1, initial=0.0))
-
-
-def saturates(values: Array) -> bool:
-    """Whether int8 rows ``[channels, K]`` hold a pair that 16 bits cannot hold."""
-    return bool((worst_pairs(values) * QMAX > INT16_MAX).any())

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from ..base import Array
 from ..graph import Names, add_initializer, constant, is_op, take_over
 from .arithmetic import Affine, quantize_bias, quantize_weight, worst_pairs
-from .placement import READS_SHAPE, Kernel, Plan, sole_reader
+from .kernels import READS_SHAPE, Kernel, sole_reader
+from .placement import Plan
 
 
 @dataclass
@@ -133,16 +134,17 @@ class Emitter:
         parameters = [self._read_constant(node, inputs, f"{name}.dequantized", kernel.axis)]
         if kernel.bias is not None:
             values, scale = quantize_bias(kernel.bias, input_scale, quantized.scale)
-            name = old[1].name if old[1] is not None else None
+            name = old[1].name if old[1] is not None else f"{node.outputs[0].name}.bias"
             inputs = [
                 self._constant(f"{name}.quantized", values),
                 self._constant(f"{name}.scale", scale),
             ]
             parameters.append(self._read_constant(node, inputs, f"{name}.dequantized", 0))
 
-        if kernel.bias_add is not None:
-            self._merge_bias(kernel.node, kernel.bias_add, parameters)
+        if kernel.as_gemm:
+            self._make_gemm(kernel, parameters)
         else:
+            node.resize_inputs(1 + len(parameters))
             for index, parameter in enumerate(parameters, start=1):
                 node.replace_input_with(index, parameter)
             if is_op(node, "Gemm"):
@@ -151,13 +153,14 @@ class Emitter:
         for value in old:
             self._drop(value)
 
-    def _merge_bias(self, matmul: ir.Node, add: ir.Node, parameters: list[ir.Value]) -> None:
+    def _make_gemm(self, kernel: Kernel, parameters: list[ir.Value]) -> None:
+        matmul, last = kernel.node, kernel.bias_add or kernel.node
         gemm = self._node("Gemm", [matmul.inputs[0], *parameters], "")
         gemm.name = matmul.name
-        self._graph.insert_before(add, gemm)
-        take_over(gemm.outputs[0], add.outputs[0])
-        self._graph.remove(add, safe=True)
-        self._graph.remove(matmul, safe=True)
+        self._graph.insert_before(last, gemm)
+        take_over(gemm.outputs[0], last.outputs[0])
+        for node in dict.fromkeys((last, matmul)):
+            self._graph.remove(node, safe=True)
 
     def _keep_bias_apart(self, kernel: Kernel, source: ir.Value, plan: Plan) -> None:
         """Give the bias behind a ``MatMul`` with float output a shape that no ``Gemm`` takes.
@@ -167,7 +170,7 @@ class Emitter:
         """
         add = sole_reader(kernel.outputs[0])
         static = source.shape is not None and source.shape.is_static()
-        if not static or not is_op(kernel.node, "MatMul") or not is_op(add, "Add") or add is None:
+        if not static or add is None or not is_op(add, "Add") or not is_op(kernel.node, "MatMul"):
             return
         for index, value in enumerate(add.inputs):
             bias = constant(value)

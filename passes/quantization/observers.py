@@ -112,21 +112,20 @@ def _batches(model: ir.Model, data: Data, samples: int) -> Iterator[tuple[Feeds,
 
     A model with a fixed batch gets whole batches only.
     """
-    wanted = [value for value in model.graph.inputs if not value.is_initializer()]
-    fixed = next((size for value in wanted if (size := _fixed_batch(value))), None)
-    size = fixed or (min(BATCH, samples) if samples else BATCH)
+    wanted = {v.name: v for v in model.graph.inputs if v.name and not v.is_initializer()}
+    fixed = {name: size for name, value in wanted.items() if (size := _fixed_batch(value))}
+    size = next(iter(fixed.values()), min(BATCH, samples or BATCH))
     seen = 0
     for feeds in data.batches(size):
-        missing = [value.name for value in wanted if value.name not in feeds]
-        if missing:
+        if missing := [name for name in wanted if name not in feeds]:
             raise DataError(
                 f"the samples hold nothing for the model's input {missing[0]!r}",
                 hint=f"they hold {', '.join(repr(name) for name in feeds)}",
             )
-        chosen = {value.name: np.asarray(feeds[value.name]) for value in wanted if value.name}
-        count = max((array.shape[0] for array in chosen.values() if array.ndim), default=1)
-        if fixed is not None and count != fixed:
+        chosen = {name: np.asarray(feeds[name]) for name in wanted}
+        if any(chosen[name].shape[:1] != (size,) for name, size in fixed.items()):
             continue
+        count = max((len(array) for array in chosen.values() if array.ndim), default=1)
         yield chosen, count
         seen += count
         if samples and seen >= samples:
@@ -135,4 +134,4 @@ def _batches(model: ir.Model, data: Data, samples: int) -> Iterator[tuple[Feeds,
 
 def _fixed_batch(value: ir.Value) -> int | None:
     size = value.shape[0] if value.shape is not None and len(value.shape) > 0 else None
-    return size if isinstance(size, int) else None
+    return size if isinstance(size, int) and size > 0 else None

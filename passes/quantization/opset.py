@@ -62,11 +62,13 @@ def raise_opset(model: ir.Model, version: int) -> int | None:
 
 def _convert(model: ir.Model, before: int, version: int) -> ir.Model:
     import onnx.version_converter
+    from onnx.shape_inference import InferenceError
+    from onnx.version_converter import ConvertError
 
     proto = ir.to_proto(model)
     try:
         return ir.from_proto(onnx.version_converter.convert_version(proto, version))
-    except (onnx.version_converter.ConvertError, RuntimeError) as error:
+    except (ConvertError, InferenceError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise PassError(
             f"the model has opset {before} and needs {version}; raising it failed: {reason}",
