@@ -218,8 +218,10 @@ def _warnings(run: Run, verified: dict[str, Any], latency: dict[str, Any]) -> li
     found = [
         f"{record.name} was wrong and is undone: {record.reason}" for record in run.quarantined
     ]
-    if verified["status"] not in {"ok", "not-run"} or verified.get("reason"):
-        found.append(f"the answers were not fully checked: {verified.get('reason')}")
+    found += [f"not checked: {text}" for text in verified.get("not_run", ())]
+    for name, output in verified.get("outputs", {}).items():
+        if verified["status"] == "ok" and output["status"] != "ok":
+            found.append(f"the output {name!r} is {output['status']}: {output['reason']}")
     if latency.get("verdict") == "slower":
         found.append(
             "the result is slower than the original on this machine; "
