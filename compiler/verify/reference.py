@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ...backends.base import Array, Feeds, Provider, SessionConfig
 from ...backends.errors import BackendError
+from ...passes.analysis.cost import weight_bytes
 from ...passes.analysis.fidelity import Fidelity, as_floats
 from ...passes.base import SessionFactory
 from .ancestry import counts_data, randomness
@@ -129,13 +130,3 @@ class Reference:
         model = moved_model(self.model, seed, direction)
         runner = Runner(model, EXACTLY, self.sessions, inner=True)
         return runner.attempt(moved_feeds(self.feeds[case], seed, direction))
-
-
-def weight_bytes(model: ir.Model) -> int:
-    """The bytes of all initializers, without reading them."""
-    return sum(
-        value.const_value.nbytes
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    )

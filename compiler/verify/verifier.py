@@ -149,11 +149,15 @@ class Verifier:
         approximate one to its ``min_sqnr_db`` for every float output: on the user's samples
         where there are some, for what is fitted to data owes nothing to noise.
         """
-        found = Verification(not_run=list(self.not_run))
         original = self._original if self._reference is None else self._reference.model
         if problems := check_signature(original, candidate):
-            found.status, found.reason = "failed", "; ".join(problems)
-        elif self._reference is None:
+            return Verification("failed", "; ".join(problems), not_run=list(self.not_run))
+        return self.run(candidate, contract)
+
+    def run(self, candidate: ir.Model, contract: Contract = EXACT) -> Verification:
+        """As :meth:`check`, without a look at the signature beyond the names."""
+        found = Verification(not_run=list(self.not_run))
+        if self._reference is None:
             found.status, found.reason = "not-run", self._unavailable
         else:
             self._compare(self._reference, candidate, contract, found)
@@ -168,7 +172,7 @@ class Verifier:
             cases = sorted(self.samples)
         found.noise = reference.noise()
         for config in (EXACTLY, SessionConfig(provider=self.provider)):
-            if problem := self._run(reference, candidate, config, judge, cases, found):
+            if problem := self._run_cases(reference, candidate, config, judge, cases, found):
                 found.status, found.reason = "failed", problem
                 break
         judge.conclude()
@@ -177,7 +181,7 @@ class Verifier:
         found.cases = len(found.sizes)
         found.conclude()
 
-    def _run(
+    def _run_cases(
         self,
         reference: Reference,
         candidate: ir.Model,
