@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 
 from .arrays import ort_value
@@ -67,8 +68,11 @@ def loadable(model: ir.Model, outputs: Sequence[str] | None = None) -> Loadable:
         tensor = value.const_value
         if tensor is None or not _is_large(value) or _lies_in(ready.folder, tensor):
             continue
-        # ONNX Runtime takes neither a subgraph's weights nor packed ones from elsewhere.
-        if value.graph is model.graph and value.name is not None and tensor.dtype.bitwidth >= 8:
+        # ONNX Runtime takes neither a subgraph's weights nor packed ones from elsewhere, and
+        # misses one that nothing reads, because it drops that while it loads.
+        read = bool(value.uses()) or value.is_graph_output()
+        handed = value.graph is model.graph and read and tensor.dtype.bitwidth >= 8
+        if handed and value.name is not None:
             ready.weights[value.name] = ort_value(tensor)
             value.const_value = ir.ExternalTensor(
                 f"{value.name}.memory",
@@ -159,9 +163,14 @@ def _answer_with(model: ir.Model, names: Sequence[str]) -> None:
 
 def _serialized(model: ir.Model) -> bytes:
     try:
-        return to_proto(model).SerializeToString()
+        proto: onnx.ModelProto = to_proto(model)
+        if any(not value.is_graph_input() for value in model.graph.initializers.values()):
+            # Before version 4 ONNX Runtime wants initializers among the inputs.
+            proto.ir_version = max(proto.ir_version, 4)
+        serialized: bytes = proto.SerializeToString()
     except Exception as error:  # protobuf raises EncodeError or ValueError, onnx_ir SerdeError
         raise BackendError(
             f"the model cannot be serialized: {error}",
             hint="attributes and initializers of subgraphs must fit in 2 GB together",
         ) from error
+    return serialized

@@ -524,3 +524,19 @@ def test_inputs_described_without_a_session() -> None:
         TensorSpec("h", "float16", ()),
     ]
     assert specs_of(in_memory(Path())) == [TensorSpec("x", "float", ("n", 200))]
+
+
+def test_initializers_of_an_old_ir_version_need_not_be_inputs() -> None:
+    model = ir.from_proto(parsed(TWO_LAYERS, w=W, unused=X))
+    model.ir_version = 3
+    (y,) = session_of(model, DISABLED).run({"x": X}).values()
+    np.testing.assert_allclose(y, -np.maximum(X @ W, 0), rtol=1e-4, atol=1e-4)
+    assert model.ir_version == 3
+
+
+@pytest.mark.parametrize("level", ["disabled", "all"])
+def test_a_large_initializer_that_nothing_reads_does_no_harm(level: OptimizationLevel) -> None:
+    model = ir.from_proto(parsed(TWO_LAYERS, w=W, unused=W))
+    (y,) = session_of(model, SessionConfig(level=level, threads=1)).run({"x": X}).values()
+    np.testing.assert_allclose(y, -np.maximum(X @ W, 0), rtol=1e-4, atol=1e-4)
+    assert "unused" in model.graph.initializers
