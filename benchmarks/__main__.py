@@ -14,7 +14,7 @@ from rich.console import Console
 
 from onnxpress.backends.errors import OnnxpressError
 
-from . import cli
+from . import cli, suites
 
 app = typer.Typer(
     name="benchmarks",
@@ -25,6 +25,10 @@ app = typer.Typer(
 app.command("fetch")(cli.fetch)
 app.command("export")(cli.export)
 app.command("list")(cli.list_models)
+app.command("compile-time")(suites.compile_time_suite)
+app.command("lossless")(suites.lossless_suite)
+app.command("shipped")(suites.shipped_suite)
+app.command("readme")(suites.write_readme)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

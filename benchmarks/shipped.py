@@ -1,0 +1,170 @@
+"""What each family of rewrites does to the models that ship: size, cost, accuracy, latency.
+
+Every row is one command of the command line, run as a user runs it. Latency is what the command
+itself measures, one image at a time, on one thread, in default sessions; accuracy is the share of
+the 2,000 test digits, which calibration never saw, that the written file names rightly, in a
+default session as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxpress.backends.base import Feeds, SessionConfig
+from onnxpress.backends.ort import OrtSession, session_of
+from onnxpress.backends.timing import compare_latency
+
+from .corpus import SHIPPED, CorpusError
+from .zoo.describe import NETWORKS, top1
+from .zoo.digits import DATA, Digits, shipped_for_testing
+
+CNNS = tuple(f"mnist_cnn_{seed}" for seed in range(4))
+HALF = ("--macs", "0.5")
+INT8 = ("--quantize", "int8")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One command on one net, or on several that it merges."""
+
+    nets: tuple[str, ...]
+    name: str
+    command: str
+    options: tuple[str, ...]
+    needs_data: bool
+
+    @property
+    def net(self) -> str:
+        """What the table calls the model."""
+        return self.nets[0] if len(self.nets) == 1 else "four CNNs"
+
+    def arguments(self, output: str) -> list[str]:
+        """The command, from ``onnxpress`` on, as it is typed at the root of the checkout."""
+        inputs = [f"benchmarks/models/{net}.onnx" for net in self.nets]
+        data = ["--data", f"benchmarks/data/{calibration(self.nets[0]).name}"]
+        given = [*self.options, *(data if self.needs_data else [])]
+        return ["onnxpress", self.command, *inputs, "-o", output, *given]
+
+
+def variants() -> Iterator[Variant]:
+    """All that is measured, net by net."""
+    for net in NETWORKS:
+        yield Variant((net,), "optimized", "optimize", (), needs_data=False)
+        yield Variant((net,), "int8", "quantize", (), needs_data=True)
+        yield Variant((net,), "half the MACs", "prune", HALF, needs_data=True)
+        yield Variant((net,), "half the MACs, int8", "optimize", (*HALF, *INT8), needs_data=True)
+    mean = ("--combine", "mean")
+    yield Variant(CNNS, "merged by mean", "merge", mean, needs_data=False)
+
+
+def calibration(net: str) -> Path:
+    """The calibration digits in the layout that ``net`` takes."""
+    return DATA / f"mnist_calibration_{'nhwc' if net in CNNS else 'nchw'}.npz"
+
+
+def measure(variant: Variant, digits: Digits, baseline: float) -> dict[str, Any]:
+    """Run the command of ``variant`` and look at the file that it writes; JSON-ready.
+
+    ``baseline`` is the accuracy to compare with. Raises
+    :class:`~benchmarks.corpus.CorpusError` where the command fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "out.onnx"
+        typed = variant.arguments(str(output))
+        report = run([*typed, "--threads", "1", "--json"])
+        latency = report["latency"]
+        if len(variant.nets) > 1:
+            latency = against_apart(variant.nets, output)
+        return {
+            "net": variant.net,
+            "variant": variant.name,
+            "command": " ".join(variant.arguments("out.onnx")),
+            "latency": latency,
+            "bytes": report["bytes"],
+            "macs": report["macs"],
+            "nodes": report["nodes"],
+            "top1": [baseline, top1(output, digits)],
+            "verified": report["verified"]["status"],
+            "sqnr_db": report["verified"].get("sqnr_db"),
+            "quarantined": [
+                one["name"] for one in report["passes"] if one["status"] == "quarantined"
+            ],
+        }
+
+
+def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """Run a command of onnxpress at the root of the checkout; the JSON object that it prints."""
+    command = [sys.executable, "-m", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command,
+        cwd=SHIPPED.parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise CorpusError(
+            f"{' '.join(arguments)} ended with {done.returncode}: "
+            f"{done.stdout[-500:]} {done.stderr[-500:]}"
+        )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def against_apart(nets: Sequence[str], merged: Path, seconds: float = 4.0) -> dict[str, Any]:
+    """Time the file ``merged`` against the ``nets`` run one after another on the same image."""
+    with np.load(calibration(nets[0])) as data:
+        feeds: Feeds = {name: data[name][:1] for name in data.files}
+    config = SessionConfig(threads=1)
+
+    def bound(path: Path) -> Any:
+        session: OrtSession = session_of(path, config)
+        return session.bind(feeds)
+
+    members = [bound(SHIPPED / f"{net}.onnx") for net in nets]
+
+    def apart() -> None:
+        for member in members:
+            member()
+
+    timings = compare_latency([apart, bound(merged)], ("apart", "merged"), seconds=seconds)
+    pair = timings.pair(0, 1)
+    before, after = timings.latencies
+    return {
+        "status": "measured",
+        "before": {"median_ms": before.median_ms},
+        "after": {"median_ms": after.median_ms},
+        "speedup": pair.speedup,
+        "ci95": list(pair.ci95),
+        "verdict": pair.verdict,
+        "threads": 1,
+    }
+
+
+def accuracies(digits: Digits) -> dict[str, float]:
+    """The accuracy of every net as it ships; that of ``four CNNs`` is the best of them."""
+    found = {net: top1(SHIPPED / f"{net}.onnx", digits) for net in NETWORKS}
+    return found | {"four CNNs": max(found[net] for net in CNNS)}
+
+
+def measure_all(step: Any, wanted: Sequence[Variant] | None = None) -> list[dict[str, Any]]:
+    """Measure every variant; ``step`` is called with each row as it is there."""
+    digits = shipped_for_testing()
+    baselines = accuracies(digits)
+    rows = []
+    for variant in variants() if wanted is None else wanted:
+        rows.append(measure(variant, digits, baselines[variant.net]))
+        step(rows[-1])
+    return rows

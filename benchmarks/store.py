@@ -1,0 +1,67 @@
+"""Result files: one JSON object per suite in ``benchmarks/results``, with the machine it ran on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from onnxpress.backends.environment import environment
+
+from .corpus import CorpusError
+
+RESULTS = Path(__file__).with_name("results")
+SUITES = ("compile-time", "lossless", "shipped", "transcript")
+"""The result files that there are, by the command that writes them."""
+
+
+def path_of(suite: str, folder: Path = RESULTS) -> Path:
+    """The file that holds the results of ``suite``."""
+    return folder / f"{suite.replace('-', '_')}.json"
+
+
+def save(
+    suite: str, body: dict[str, Any], *, packages: Iterable[str] = (), folder: Path = RESULTS
+) -> Path:
+    """Write the results of ``suite`` with the day, the machine and the versions of all software.
+
+    ``packages`` names distributions that took part and are not among those that
+    :func:`~onnxpress.backends.environment.environment` lists.
+    """
+    machine = environment()
+    machine["packages"] |= {name: importlib.metadata.version(name) for name in packages}
+    found = {"suite": suite, "date": f"{datetime.now(UTC):%Y-%m-%d}", "environment": machine}
+    path = path_of(suite, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found | body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def load(suite: str, folder: Path = RESULTS) -> dict[str, Any]:
+    """Read the results of ``suite``.
+
+    Raises :class:`~benchmarks.corpus.CorpusError` where there are none.
+    """
+    path = path_of(suite, folder)
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CorpusError(
+            f"there are no results of {suite}", hint=f"python -m benchmarks {suite}"
+        ) from error
+    return found
+
+
+def machine(results: dict[str, Any]) -> str:
+    """The machine and the main versions behind ``results``, in a sentence without a full stop."""
+    found = results["environment"]
+    cpu, packages = found["cpu"], found["packages"]
+    cores = cpu["quota"] or cpu["threads"]
+    return (
+        f"{cpu['model']} ({cpu['microarchitecture']}), {cores:g} CPUs, Python {found['python']}, "
+        f"onnxruntime {packages['onnxruntime']}, onnx {packages['onnx']}, "
+        f"onnxsim {packages['onnxsim']}, {results['date']}"
+    )

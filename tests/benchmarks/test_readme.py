@@ -1,0 +1,188 @@
+"""What the READMEs claim is what the result files hold, and these say where it was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import readme, shipped, store
+from benchmarks.corpus import CorpusError, load_corpus
+
+LATENCY = {
+    "status": "measured",
+    "before": {"median_ms": 2.0},
+    "after": {"median_ms": 1.0},
+    "speedup": 2.0,
+    "ci95": [1.9, 2.1],
+    "verdict": "faster",
+    "threads": 1,
+}
+SLOWER = LATENCY | {"speedup": 0.5, "ci95": [0.4, 0.6], "verdict": "slower"}
+MACHINE = {
+    "suite": "sample",
+    "date": "2026-01-01",
+    "environment": {
+        "cpu": {"model": "A CPU", "microarchitecture": "zen3", "quota": None, "threads": 2},
+        "python": "3.11.7",
+        "packages": {"onnxruntime": "1", "onnx": "2", "onnxsim": "3", "onnxslim": "4"},
+    },
+}
+LOSSLESS = MACHINE | {
+    "rows": [
+        {"model": "a", "level": 1, "nodes": [10, 5], "latency": LATENCY, "verified": "ok",
+         "reason": "", "quarantined": {}},
+        {"model": "b", "level": 1, "nodes": [1000, 900], "latency": SLOWER, "verified": "ok",
+         "reason": "", "quarantined": {"cleanup": "it was wrong"}},
+        {"model": "c", "level": 1, "error": "no answer within 900 s"},
+    ]
+}  # fmt: skip
+SHIPPED = MACHINE | {
+    "rows": [
+        {"net": "mnist_cnn_0", "variant": "int8", "latency": SLOWER, "bytes": [492000, 130000],
+         "macs": [2500000, 2500000], "top1": [0.98, 0.97], "verified": "ok"},
+    ]
+}  # fmt: skip
+COMPILING = MACHINE | {
+    "ratios": {"onnxsim": 1.25},
+    "growth": {"nodes": [1000, 20000], "seconds": [0.5, 11.0], "over_linear": 1.1},
+    "rows": [
+        {"model": "a", "nodes": 10, "seconds": {"onnxpress": 0.5, "onnxsim": 0.4}, "failed": {}},
+        {"model": "b", "nodes": 10, "seconds": {"onnxpress": 0.1}, "failed": {"onnxsim": "no"}},
+    ],
+}
+TRANSCRIPT = MACHINE | {"command": "onnxpress --version", "output": ["onnxpress 0.1.0"]}
+RESULTS: dict[str, dict[str, Any]] = {
+    "lossless": LOSSLESS, "shipped": SHIPPED, "compile-time": COMPILING, "transcript": TRANSCRIPT
+}  # fmt: skip
+
+
+def fill(part: str) -> str:
+    page = f"before\n<!-- measured: {part} -->\nold\n<!-- end -->\nafter"
+    filled = readme.fill(page, RESULTS.__getitem__)
+    head, _, rest = filled.partition(f"<!-- measured: {part} -->\n")
+    text, _, tail = rest.partition("\n<!-- end -->")
+    assert (head, tail) == ("before\n", "\nafter")
+    return text
+
+
+# --- the pages that stand in the repository ----------------------------------------------------
+
+
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: str(page.relative_to(readme.ROOT)))
+def test_a_page_says_what_was_measured(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- measured: " in text
+    assert readme.fill(text) == text
+
+
+@pytest.mark.parametrize("suite", store.SUITES)
+def test_results_say_on_which_machine_and_software_they_were_measured(suite: str) -> None:
+    results = store.load(suite)
+    assert results["suite"] == suite
+    assert results["date"]
+    machine = results["environment"]
+    assert {"cpu", "memory_mb", "os", "python", "packages", "providers", "gpus"} <= machine.keys()
+    assert machine["cpu"]["model"] != "unknown"
+    assert {"onnxpress", "onnx", "onnx-ir", "onnxruntime", "onnxsim"} <= machine["packages"].keys()
+
+
+def test_results_cover_the_whole_corpus() -> None:
+    corpus = set(load_corpus())
+    lossless = store.load("lossless")["rows"]
+    assert {(row["model"], row["level"]) for row in lossless} == {
+        (name, level) for name in corpus for level in (1, 2)
+    }
+    compiling = store.load("compile-time")
+    assert {row["model"] for row in compiling["rows"]} == corpus
+    assert {"onnxslim"} <= compiling["environment"]["packages"].keys()
+    rows = store.load("shipped")["rows"]
+    assert [(row["net"], row["variant"]) for row in rows] == [
+        (variant.net, variant.name) for variant in shipped.variants()
+    ]
+
+
+def test_the_commands_of_the_readme_stand_there_as_they_are_typed() -> None:
+    lines = readme.PAGES[0].read_text(encoding="utf-8").splitlines()
+    assert f"pip install . && {readme.COMMAND}" in lines
+    assert "pip install -e '.[test]' && pytest" in lines
+
+
+# --- how parts are written ---------------------------------------------------------------------
+
+
+def test_a_transcript_shows_the_command_and_what_it_printed() -> None:
+    assert fill("transcript") == "```text\n$ onnxpress --version\nonnxpress 0.1.0\n```"
+
+
+def test_a_summary_counts_what_failed_and_what_got_slower() -> None:
+    assert "| `-O 1` | 3 | 2 | 1 | 1 | 0 | 1 | 1.00x |\n" in fill(
+        "lossless"
+    )  # the geometric mean of 2 and 1/2
+
+
+def test_a_table_of_models_hides_none() -> None:
+    text = fill("lossless-models")
+    assert "| a | 10 → 5 | 2.00x (1.90 to 2.10) | faster | ok |" in text
+    assert "| b | 1,000 → 900 | 0.50x (0.40 to 0.60) | slower | ok |" in text
+    assert "| c | no answer within 900 s |  |  |  |" in text
+
+
+def test_a_row_of_a_shipped_net_has_sizes_accuracy_and_interval() -> None:
+    row = "| cnn_0 | int8 | 0.50x (0.40 to 0.60) | 492 → 130 kB | 2.5 → 2.5 M | 98.00 → 97.00 |"
+    assert row in fill("shipped")
+
+
+def test_compile_times_show_who_failed() -> None:
+    assert "| onnxsim 3 | 1.25 | 1 |" in fill("compile-time")
+    assert "From 1,000 to 20,000 nodes the time grows 1.10 times as fast" in fill("compile-time")
+    assert "| b | 10 | 100 | fails |" in fill("compile-times")
+
+
+def test_losses_name_whatever_is_behind() -> None:
+    assert fill("losses").splitlines() == [
+        "- `-O 1` makes no significant difference on 0 of 3 models.",
+        "- `-O 1` makes b slower: 0.50x (0.40 to 0.60).",
+        "- `-O 1` fails on c: no answer within 900 s.",
+        "- cnn_0, int8: slower, 0.50x (0.40 to 0.60).",
+        "- cnn_0, int8: loses 1.00 points of top-1.",
+        "- Compiling takes longer than onnxsim does on 1 of 1 models, 1.2 times as long at worst.",
+    ]
+
+
+@pytest.mark.parametrize("part", sorted(readme.PARTS))
+def test_a_part_names_the_machine_or_shows_the_raw_output(part: str) -> None:
+    text = fill(part)
+    assert "A CPU (zen3), 2 CPUs" in text or part in {"transcript", "losses"}
+
+
+def test_a_part_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(CorpusError, match="no measured part 'hopes'"):
+        readme.fill("<!-- measured: hopes -->\n<!-- end -->", RESULTS.__getitem__)
+
+
+def test_a_captured_command_is_run_and_its_failure_told() -> None:
+    captured = readme.capture("onnxpress --version")
+    assert captured["output"] == ["onnxpress 0.1.0"]
+    with pytest.raises(CorpusError, match="onnxpress optimise ended with 2"):
+        readme.capture("onnxpress optimise")
+
+
+# --- result files ------------------------------------------------------------------------------
+
+
+def test_a_result_file_is_read_back_with_its_machine(tmp_path: Path) -> None:
+    path = store.save("lossless", {"rows": [1]}, packages=["pytest"], folder=tmp_path)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    assert path.name == "lossless.json"
+    assert found == store.load("lossless", tmp_path)
+    assert found["rows"] == [1]
+    assert found["environment"]["packages"]["pytest"] == pytest.__version__
+
+
+def test_missing_results_are_refused_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError) as caught:
+        store.load("compile-time", tmp_path)
+    assert caught.value.hint == "python -m benchmarks compile-time"
