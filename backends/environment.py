@@ -92,8 +92,8 @@ def _float16(features: frozenset[str]) -> list[str]:
     if "asimdhp" in features:
         return ["float16: the CPU computes in it; gains depend on the operators, so measure"]
     return [
-        "float16 on the CPU: ONNX Runtime casts to float32 around nearly every operator, which is "
-        "slower than float32; use it for CUDA, or to halve the file"
+        "float16 on the CPU: ONNX Runtime computes in float32 with casts around it, which is never "
+        "faster; use it for CUDA, or to halve the file"
     ]
 
 
