@@ -30,20 +30,19 @@ def constant(value: ir.Value | None) -> Array | None:
 
     The array may be a view of a mapped file: never write to it. Strings come as bytes.
     """
-    if value is None or value.is_graph_input():
-        return None
-    tensor = _tensor(value)
+    tensor = constant_tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
 def is_constant(value: ir.Value | None) -> bool:
     """Whether :func:`constant` would give an array, without reading it."""
+    return constant_tensor(value) is not None
+
+
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor behind ``value``, if nothing outside the model can change it."""
     if value is None or value.is_graph_input():
-        return False
-    return _tensor(value) is not None
-
-
-def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
+        return None
     producer = value.producer()
     if producer is not None and "sparse_value" in producer.attributes:
         return None
@@ -95,6 +94,14 @@ def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
         graph = waiting.pop()
         yield graph
         waiting.extend(inner for node in graph for inner in subgraphs_of(node))
+
+
+def values_in(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Every value that ``graph`` itself defines: inputs, initializers, and what nodes compute."""
+    yield from graph.inputs
+    yield from (value for value in graph.initializers.values() if not value.is_graph_input())
+    for node in graph:
+        yield from node.outputs
 
 
 def _graphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:

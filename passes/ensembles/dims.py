@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from .members import Member, unused, values_of
+from ..graph import graphs_of, values_in
+from .members import Member, unused
 
 Key: TypeAlias = tuple[int, str]
 """A symbolic dimension: the index of its member, and its name there."""
@@ -106,8 +107,8 @@ class Dims:
 
     def _names_in(self, member: Member, index: int) -> set[str]:
         names: set[str] = set()
-        for body in member.bodies:
-            for value in values_of(body):
+        for graph in graphs_of(member.model):
+            for value in values_in(graph):
                 for dim in value.shape or ():
                     text = dim if isinstance(dim, int) else dim.value
                     if not isinstance(text, str):

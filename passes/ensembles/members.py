@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ...backends.errors import ModelError
-from ..graph import nodes_of, subgraphs_of
+from ..graph import Names, nodes_of, subgraphs_of, values_in
 
 _QUANT_PARAMETERS = "quant_parameter_tensor_names"
 """Where onnx_ir keeps a value's ``quantization_annotation``, which refers to tensors by name."""
@@ -91,17 +91,17 @@ def admit(models: Sequence[ir.Model], names: Sequence[str]) -> list[Member]:
         own = _copy(model)
         inputs = [value for value in own.graph.inputs if not value.is_initializer()]
         answers = [value.name or "" for value in own.graph.outputs]
-        _isolate_outputs(own.graph)
+        _isolate_outputs(own)
         members.append(Member(name, prefix, ident, own, inputs, answers))
     return members
 
 
-def _isolate_outputs(graph: ir.Graph) -> None:
+def _isolate_outputs(model: ir.Model) -> None:
     """Compute an output that is an input, an initializer or another output by a node of its own."""
-    taken = {value.name or "" for value in values_of(graph)}
+    graph, names = model.graph, Names(model)
     for place, value in enumerate(graph.outputs):
         if value.producer() is None or value in graph.outputs[:place]:
-            name = unused(f"{value.name}.output", taken)
+            name = names.fresh(f"{value.name}.output")
             copied = ir.Value(name=name, type=value.type, shape=value.shape)
             graph.append(ir.Node("", "Identity", [value], outputs=[copied], name=name))
             graph.outputs[place] = copied
@@ -142,17 +142,6 @@ def _renamable(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
     return copy.copy(tensor)
 
 
-def values_of(body: ir.Graph | ir.Function) -> Iterator[ir.Value]:
-    """Every value that ``body`` or a subgraph in it defines."""
-    yield from body.inputs
-    if isinstance(body, ir.Graph):
-        yield from (v for v in body.initializers.values() if not v.is_graph_input())
-    for node in body:
-        yield from node.outputs
-        for subgraph in subgraphs_of(node):
-            yield from values_of(subgraph)
-
-
 def separate(members: Sequence[Member]) -> None:
     """Give every value, node and function of ``members`` a name that no other member uses."""
     _separate_functions(members)
@@ -162,7 +151,8 @@ def separate(members: Sequence[Member]) -> None:
 
 def _prefix_names(member: Member) -> None:
     shared = set(member.inputs)
-    named = [v for v in values_of(member.model.graph) if v.name and v not in shared]
+    values = (value for graph in member.model.graphs() for value in values_in(graph))
+    named = [value for value in values if value.name and value not in shared]
     for value in named:
         if value.const_value is not None and not value.is_initializer():
             value.const_value = _renamable(value.const_value)

@@ -10,12 +10,13 @@ from typing import Any, get_args
 import onnx_ir as ir
 
 from ...backends.errors import UsageError
+from ..graph import graphs_of, values_in
 from .align import Alignment, Layout, align, paired
 from .combine import LEAST_OPSET, Combine, add_combiner, check_combinable, mixture
 from .dims import renamed
-from .members import Member, admit, distinct, member_names, separate, unused, values_of
-from .opsets import harmonise
+from .members import Member, admit, distinct, member_names, separate, unused
 from .share import share_initializers
+from .versions import harmonise
 
 __all__ = ["Merge", "MergeResult", "member_names", "merge"]
 
@@ -206,7 +207,7 @@ def _side_by_side(
         (place, ()): value for place, value in enumerate(inputs)
     }
     for member, links, dims in zip(members, alignment.links, alignment.dims, strict=True):
-        for value in (value for body in member.bodies for value in values_of(body)):
+        for value in (v for graph_ in graphs_of(member.model) for v in values_in(graph_)):
             value.shape = renamed(value.shape, dims)
         own = member.model.graph
         own.outputs.clear()

@@ -81,9 +81,9 @@ def test_a_member_that_lays_data_out_differently_gets_it_so(
     (transpose,) = (node for node in result.model.graph if node.op_type == "Transpose")
     assert transpose.attributes["perm"].as_ints() == tuple(layout)
     assert result.details["members"][1]["inputs"] == {"x": {"shared": "x", "transposed": layout}}
-    sizes = [
-        d if isinstance(d, int) else 1 + k for k, d in enumerate(result.model.graph.inputs[0].shape)
-    ]
+    shape = result.model.graph.inputs[0].shape
+    assert shape is not None
+    sizes = [dim if isinstance(dim, int) else 1 + axis for axis, dim in enumerate(shape)]
     x = np.random.default_rng(0).normal(size=sizes).astype(np.float32)
     after = answers(result.model, x=x)
     np.testing.assert_array_equal(after["a/o"], x)
@@ -188,6 +188,7 @@ def test_an_expression_of_a_fixed_dimension_is_no_longer_symbolic() -> None:
 
 def test_an_unknown_rank_fits_everything() -> None:
     assert shapes(apart("float[] x", "float[n,4] x"))["x"] == "[b.n,4]"
+    assert shapes(apart("float[] x", "float[] x"))["x"] == "None"
 
 
 def test_an_input_with_a_default_becomes_a_constant() -> None:

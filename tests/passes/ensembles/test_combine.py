@@ -164,6 +164,14 @@ def test_answers_that_cannot_be_combined_are_refused(
     assert "'none'" in error.value.hint
 
 
+def test_a_sequence_cannot_be_combined() -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+    m (float[2] x) => (seq(float[2]) y) { y = SequenceConstruct (x, x) }""")
+
+    with pytest.raises(UsageError, match="by mean: it is not a tensor"):
+        merge([model, model], names="ab")
+
+
 def test_a_vote_needs_a_class_axis() -> None:
     model = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["" : 17]> m (float[n] x) => (float[n] y) { y = Abs (x) }'

@@ -146,8 +146,12 @@ def test_the_models_stay_as_they_are() -> None:
     loaded, built = ir.from_proto(proto), ir.from_onnx_text(LINEAR)
     before = [ir.to_proto(model).SerializeToString() for model in (loaded, built)]
 
+    folded = ir.tensor([1.0], name="z")
+    built.graph[0].outputs[0].const_value = folded
+
     merge([loaded, built, loaded], names=["a", "b", "c"], combine="none")
 
+    assert folded.name == "z"
     assert [ir.to_proto(model).SerializeToString() for model in (loaded, built)] == before
 
 
@@ -230,6 +234,21 @@ def test_functions_of_one_name_stay_apart() -> None:
     after = answers(merged, x=np.ones(2, np.float32))
     assert [after[f"{m}/y"][0] for m in ("a-1", "a.1", "c")] == [1.5, 1.25, -1]
     assert onnx.parser.parse_model(onnx.printer.to_text(ir.to_proto(merged)))
+
+
+def test_a_renamed_function_does_not_take_the_name_of_another() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 17, "local" : 1]>
+    m (float[2] x) => (float[2] y) {{ {body} }}
+    <opset_import: ["" : 17], domain: "local"> F (x) => (y) {{ y = Neg (x) }}
+    <opset_import: ["" : 17], domain: "local"> a_F (x) => (y) {{ y = Exp (x) }}"""
+    first = ir.from_onnx_text(text.format(body="z = local.F (x) y = local.a_F (z)"))
+    second = ir.from_onnx_text(text.replace("a_F", "G").format(body="y = local.F (x)"))
+
+    merged = merge([first, second], names="ab", combine="none").model
+
+    assert {name for _, name, _ in merged.functions} == {"a_F", "a_F_", "b_F", "G"}
+    after = answers(merged, x=np.ones(2, np.float32))
+    np.testing.assert_allclose([after["a/y"][0], after["b/y"][0]], [np.exp(-1), -1], rtol=1e-6)
 
 
 def test_a_custom_operator_is_not_taken_for_another_members_function() -> None:

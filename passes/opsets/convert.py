@@ -11,15 +11,11 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
-from ..graph import constant, take_over
-from .members import unused
+from ..errors import PassError
+from ..graph import Names, constant, graph_of, take_over
 
 
-class ConversionError(Exception):
-    """onnx's version converter cannot convert a node; the message is its reason."""
-
-
-def convert(nodes: Sequence[ir.Node], version: int, target: int, taken: set[str]) -> None:
+def convert(nodes: Sequence[ir.Node], version: int, target: int, names: Names) -> None:
     """Replace each of ``nodes``, written for opset ``version``, by what it is in ``target``.
 
     The nodes go through onnx's version converter all at once, as a model in which none reads
@@ -30,10 +26,10 @@ def convert(nodes: Sequence[ir.Node], version: int, target: int, taken: set[str]
         nodes: Nodes without subgraphs, in any graphs or functions.
         version: The version of the standard domain that they are written for.
         target: A higher one.
-        taken: The names of all values around them; grows by those of new values.
+        names: The names of the model's values.
 
     Raises:
-        ConversionError: The converter refuses one of them; none was replaced.
+        PassError: One of them cannot be converted; those before it may have been.
     """
     batch = ir.Graph([], [], nodes=[], opset_imports={"": version}, name="batch")
     for index, node in enumerate(nodes):
@@ -43,7 +39,7 @@ def convert(nodes: Sequence[ir.Node], version: int, target: int, taken: set[str]
         converted = onnx.version_converter.convert_version(proto, target)
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
         reason = re.sub(r"(?s).*\bfailed: ", "", str(error)).strip().replace("$", "")
-        raise ConversionError(f"onnx's version converter says {reason!r}") from error
+        raise refusal(version, target, f"onnx's version converter says {reason!r}") from error
     graph = ir.from_proto(converted).graph
     made = {value.name: value for value in graph.outputs}
     graph.outputs.clear()
@@ -52,7 +48,15 @@ def convert(nodes: Sequence[ir.Node], version: int, target: int, taken: set[str]
         fragment = _Fragment.ending_in([value for value in new if value is not None])
         fragment.connect({f"{index}<{k}": source for k, source in enumerate(node.inputs)})
         _mend(fragment.nodes, node, version, target)
-        fragment.replace(node, new, taken)
+        fragment.replace(node, new, names)
+
+
+def refusal(version: int, target: int, reason: str) -> PassError:
+    """The error for a node that cannot be raised."""
+    return PassError(
+        f"opset {version} cannot be raised to {target}: {reason}",
+        hint=f"export the model again with opset {target}",
+    )
 
 
 def _enter(batch: ir.Graph, node: ir.Node, index: int) -> None:
@@ -109,7 +113,7 @@ class _Fragment:
                 else:
                     node.replace_input_with(place, sources[str(value.name)])
 
-    def replace(self, node: ir.Node, outputs: list[ir.Value | None], taken: set[str]) -> None:
+    def replace(self, node: ir.Node, outputs: list[ir.Value | None], names: Names) -> None:
         """Put the fragment where ``node`` stands; ``outputs`` take the place of its outputs."""
         label = node.name or node.op_type
         for part in self.nodes:
@@ -117,24 +121,18 @@ class _Fragment:
                 part.graph.remove(part)
             for value in part.outputs:
                 if value.name and value not in outputs:
-                    value.name = unused(f"{label}/{part.op_type}", taken)
+                    value.name = names.fresh(f"{label}/{part.op_type}")
             part.name = f"{label}/{part.op_type}"
         last = self.nodes[-1]
         last.name, last.doc_string = node.name, node.doc_string
         last.metadata_props.update(node.metadata_props)
-        graph = _owner(node)
+        graph = graph_of(node)
         graph.insert_before(node, self.nodes)
         for old, new in zip(node.outputs, outputs, strict=True):
             if new is not None:
                 new.type = new.shape = None
                 take_over(new, old)
         graph.remove(node, safe=True)
-
-
-def _owner(node: ir.Node) -> ir.Graph | ir.Function:
-    if node.graph is None:
-        raise ConversionError(f"the node {node.name!r} is in no graph")
-    return node.graph
 
 
 def _mend(fragment: Sequence[ir.Node], node: ir.Node, version: int, target: int) -> None:
@@ -144,29 +142,30 @@ def _mend(fragment: Sequence[ir.Node], node: ir.Node, version: int, target: int)
     for part in fragment:
         if part.op_type == "Resize":
             part.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
-            part.attributes.add(ir.AttrString("nearest_mode", _rounding(node)))
+            part.attributes.add(ir.AttrString("nearest_mode", _rounding(node, version, target)))
         elif part.op_type == "Constant" and node.op_type in {"Clip", "Pad"}:
             _retype(part, node.inputs[0])
 
 
-def _rounding(node: ir.Node) -> str:
+def _rounding(node: ir.Node, version: int, target: int) -> str:
     """How ``Upsample`` and ``Resize`` choose the nearest pixel before opset 11.
 
     The standard did not say. ONNX Runtime rounds down when it enlarges and up when it shrinks
     (``core/providers/cpu/tensor/upsamplebase.h``, ``NearestMode::SIMPLE``).
 
     Raises:
-        ConversionError: It is not known to do only one of the two; since 11 there is one attribute
-            for all axes.
+        PassError: It is not known to do only one of the two; since 11 one attribute is for all
+            axes.
     """
     if node.op_type == "Upsample" or node.attributes.get_string("mode", "nearest") != "nearest":
         return "floor"
     scales = constant(node.inputs[1])
     if scales is None or (scales.min() < 1 < scales.max()):
-        raise ConversionError(
+        reason = (
             f"Resize {node.name!r} rounds up where it shrinks and down where it enlarges, and it "
             "is not known to do only one of them"
         )
+        raise refusal(version, target, reason)
     return "ceil" if scales.min() < 1 else "floor"
 
 

@@ -1,4 +1,4 @@
-"""Raising members to a common opset: the same answers, and everything around the nodes kept."""
+"""Raising a model's opset: the same answers, and everything around the converted nodes kept."""
 
 import re
 
@@ -9,9 +9,9 @@ import onnx_ir as ir
 import pytest
 
 from onnxpress.backends.base import Array, SessionConfig
-from onnxpress.backends.errors import ModelError
+from onnxpress.backends.errors import PassError
 from onnxpress.backends.ort import session_of
-from onnxpress.passes.ensembles.merge import merge
+from onnxpress.passes.opsets import raise_opset
 
 OPERATORS = [
     (7, "float", "BatchNormalization(x, four, four, four, four)"),
@@ -37,7 +37,6 @@ OPERATORS = [
     (10, "float", 'Resize <mode = "nearest"> (x, larger)'),
     (11, "float", "Split <axis = 1> (x)"),
     (12, "float", "LogSoftmax <axis = -1> (x)"),
-    (12, "double", "Clip (x, low)"),
     (12, "float", "Unsqueeze <axes = [0, 2]> (x)"),
     (13, "float", "ReduceL2 <axes = [2, 3]> (x)"),
     (16, "float", 'GridSample <mode = "bilinear"> (x, grid)'),
@@ -47,13 +46,9 @@ WEIGHTS: dict[str, Array] = {
     "grid": np.linspace(-1, 1, 18, dtype=np.float32).reshape(1, 3, 3, 2),
     "half": np.array([1, 1, 0.5, 0.4], np.float32),
     "larger": np.array([1, 1, 1.5, 2.7], np.float32),
-    "low": np.array(-0.1, np.float64),
     "mixed": np.array([1, 1, 0.5, 2], np.float32),
     "twice": np.array([1, 1, 2, 2], np.float32),
 }
-NEWER = (
-    '<ir_version: 10, opset_import: ["" : 22]> n (float[1,4,6,6] x) => (float[1,4,6,6] y) {{ {} }}'
-)
 
 
 def build(text: str) -> ir.Model:
@@ -76,12 +71,6 @@ def answers(model: ir.Model, feeds: dict[str, Array]) -> dict[str, Array]:
     return session_of(model, SessionConfig(level="disabled")).run(feeds)
 
 
-def with_newer(model: ir.Model, kind: str = "float") -> ir.Model:
-    """``model`` beside one of opset 22, as the member ``old``."""
-    newer = ir.from_onnx_text(NEWER.replace("float", kind).format("y = Identity (x)"))
-    return merge([newer, model], names=["new", "old"], combine="none").model
-
-
 @pytest.mark.parametrize(("opset", "kind", "node"), OPERATORS)
 def test_an_older_operator_gives_the_same_answers(opset: int, kind: str, node: str) -> None:
     outputs = ["o", "p"] if node.startswith(("TopK", "Split")) else ["o"]
@@ -90,19 +79,21 @@ def test_an_older_operator_gives_the_same_answers(opset: int, kind: str, node: s
     feeds = {"x": x.astype({"float": np.float32, "double": np.float64}[kind])}
     before = answers(model, feeds)
 
-    merged = with_newer(model, kind)
+    assert raise_opset(model, 22) == 1
 
-    assert merged.opset_imports == {"": 22}
-    after = answers(merged, feeds)
+    assert model.opset_imports == {"": 22}
+    after = answers(model, feeds)
     for name in outputs:
-        np.testing.assert_allclose(after[f"old/{name}"], before[name], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_bounds_get_the_type_of_what_they_bound(kind: str) -> None:
-    merged = with_newer(older(10, kind, "Clip <max = 0.25> (x)", "o"), kind)
+    model = older(10, kind, "Clip <max = 0.25> (x)", "o")
 
-    bounds = [node.attributes["value"].as_tensor() for node in merged.graph if not node.inputs]
+    raise_opset(model, 22)
+
+    bounds = [node.attributes["value"].as_tensor() for node in model.graph if not node.inputs]
     wanted = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[kind]
     assert [bound.numpy().dtype for bound in bounds] == [wanted] * 2
     assert float(bounds[1].numpy()) == 0.25
@@ -117,25 +108,27 @@ def test_bounds_get_the_type_of_what_they_bound(kind: str) -> None:
         (8, "BatchNormalization <spatial = 0> (x, four, four, four, four)", "spatial"),
     ],
 )
-def test_what_cannot_be_raised_is_refused_with_the_member_and_the_reason(
+def test_what_cannot_be_raised_is_refused_with_the_reason(
     opset: int, node: str, reason: str
 ) -> None:
     sizes = "sizes = Constant <value = float[4] {1, 1, 2, 2}> () z = Abs (sizes)"
     text = f"""<ir_version: 8, opset_import: ["" : {opset}]>
     main (float[1,4,6,6] x) => (float[N] o) {{ {sizes} o = {node.replace("sizes", "z")} }}"""
 
-    with pytest.raises(ModelError, match=f"member 'old' cannot be raised.*{reason}") as caught:
-        with_newer(build(text))
+    with pytest.raises(
+        PassError, match=f"opset {opset} cannot be raised to 22: .*{reason}"
+    ) as error:
+        raise_opset(build(text), 22)
 
-    assert "leave it out" in caught.value.hint
+    assert "with opset 22" in error.value.hint
 
 
 def test_an_unknown_standard_operator_is_refused() -> None:
     text = """<ir_version: 8, opset_import: ["" : 12]>
     main (float[1,4,6,6] x) => (float[N] o) { o = ScaledTanh (x) }"""
 
-    with pytest.raises(ModelError, match="ScaledTanh '': there is no such operator in opset 12"):
-        with_newer(build(text))
+    with pytest.raises(PassError, match="ScaledTanh '': there is no such operator in opset 12"):
+        raise_opset(build(text), 22)
 
 
 def test_what_did_not_change_is_not_touched() -> None:
@@ -149,16 +142,16 @@ def test_what_did_not_change_is_not_touched() -> None:
     first.metadata_props["origin"], last.metadata_props["origin"] = "layer 1", "layer 2"
     last.name, last.doc_string = "bound", "keeps it small"
 
-    merged = with_newer(model)
+    raise_opset(model, 22)
 
-    nodes = {node.op_type: node for node in merged.graph}
-    assert nodes["Relu"].name == "old/keep"
+    nodes = {node.op_type: node for node in model.graph}
+    assert nodes["Relu"].name == "keep"
     assert nodes["Relu"].metadata_props == {"origin": "layer 1"}
     clip = nodes["Clip"]
-    assert (clip.name, clip.doc_string) == ("old/bound", "keeps it small")
+    assert (clip.name, clip.doc_string) == ("bound", "keeps it small")
     assert clip.metadata_props == {"origin": "layer 2"}
-    names = [output.name for node in merged.graph for output in node.outputs]
-    assert names == ["new/y", "old/a", "old/bound/Constant", "old/bound/Constant.2", "old/o"]
+    names = [output.name for node in model.graph for output in node.outputs]
+    assert names == ["a", "bound/Constant", "bound/Constant.1", "o"]
 
 
 def test_subgraphs_and_functions_are_raised_as_well() -> None:
@@ -184,13 +177,13 @@ def test_subgraphs_and_functions_are_raised_as_well() -> None:
     feeds = [{"x": sign * np.ones((1, 4, 6, 6), np.float32)} for sign in (1, -1)]
     before = [answers(model, feed)["o"] for feed in feeds]
 
-    merged = with_newer(model)
+    assert raise_opset(model, 22) == 5
 
-    (function,) = merged.functions.values()
+    (function,) = model.functions.values()
     assert function.opset_imports == {"": 22}
-    assert merged.opset_imports == {"": 22, "local": 1}
+    assert model.opset_imports == {"": 22, "local": 1}
     for feed, wanted in zip(feeds, before, strict=True):
-        np.testing.assert_allclose(answers(merged, feed)["old/o"], wanted, rtol=1e-6)
+        np.testing.assert_allclose(answers(model, feed)["o"], wanted, rtol=1e-6)
 
 
 def test_a_parameter_of_a_function_on_a_changed_operator_is_refused() -> None:
@@ -199,38 +192,31 @@ def test_a_parameter_of_a_function_on_a_changed_operator_is_refused() -> None:
     <opset_import: ["" : 12], domain: "local">
     Norm <axis> (x) => (y) { y = Softmax <axis: int = @axis> (x) }"""
 
-    with pytest.raises(ModelError, match="Softmax '': an attribute of it is a parameter"):
-        with_newer(build(text))
+    with pytest.raises(PassError, match="Softmax '': an attribute of it is a parameter"):
+        raise_opset(build(text), 22)
 
 
-@pytest.mark.parametrize(
-    ("node", "version", "reason"),
-    [
-        ('ai.onnx.ml.Normalizer <norm = "L2"> (x)', 1, ""),
-        ('ai.onnx.ml.LabelEncoder <classes_strings = ["a"]> (x)', 1, "LabelEncoder of ai.onnx.ml"),
-        ("custom.Op (x)", 1, "Op of custom version 1.*version 3"),
-    ],
-)
-def test_other_domains_are_raised_where_nothing_changed(
-    node: str, version: int, reason: str
-) -> None:
-    domain = node.rpartition(".")[0] if node.startswith("custom") else "ai.onnx.ml"
-    text = f"""<ir_version: 10, opset_import: ["" : 22, "{domain}" : {{}}]>
-    main (float[4,6] x) => (float[4,6] o) {{{{ o = {node} }}}}"""
-    old = ir.from_onnx_text(text.format(version))
-    new = ir.from_onnx_text(text.format(3).replace(node, f"{domain}.Scaler (x)"))
+def test_a_subgraph_is_not_rewritten_from_outside() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 8]>
+    main (float[1,3,2] x) => (float[1,3,2] y) {
+      y = Scan <num_scan_inputs = 1, body = b (float[2] i) => (float[2] o) { o = Relu (i) }> ( , x)
+    }"""
 
-    if reason:
-        with pytest.raises(ModelError, match=f"member 'old' uses {reason}"):
-            merge([new, old], names=["new", "old"], combine="none")
-    else:
-        merged = merge([new, old], names=["new", "old"], combine="none").model
-        assert merged.opset_imports == {"": 22, domain: 3}
+    with pytest.raises(PassError, match="Scan '': it holds a subgraph"):
+        raise_opset(build(text), 22)
 
 
-def test_unused_imports_do_not_conflict() -> None:
-    text = """<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : {}]>
-    main (float[2] x) => (float[2] y) {{ y = Relu (x) }}"""
-    models = [ir.from_onnx_text(text.format(version)) for version in (2, 3)]
+def test_a_raised_model_is_left_alone() -> None:
+    model = older(22, "float", "Softmax (x)", "o")
+    before = ir.to_onnx_text(model)
 
-    assert merge(models, names=["a", "b"]).model.opset_imports == {"": 17}
+    assert raise_opset(model, 13) == 0
+    assert ir.to_onnx_text(model) == before
+
+
+def test_the_long_name_of_the_standard_domain_gives_way_to_the_short_one() -> None:
+    model = older(12, "float", "Softmax (x)", "o")
+    model.graph.opset_imports["ai.onnx"] = model.graph.opset_imports.pop("")
+
+    assert raise_opset(model, 22) == 1
+    assert model.opset_imports == {"": 22}
