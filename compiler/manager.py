@@ -178,6 +178,26 @@ def check_needs(pipeline: Pipeline, context: Context) -> None:
             )
 
 
+def apply(step: Step, model: ir.Model, context: Context) -> ir.passes.PassResult:
+    """Run ``step`` on ``model`` in place, with nothing checked but the pass's own conditions.
+
+    Raises:
+        PassError: It raised; the model may be left half rewritten.
+    """
+    try:
+        step.run.requires(model)
+        if isinstance(step.run, Pass):
+            result: ir.passes.PassResult = step.run.rewrite(model, context)
+        else:
+            result = step.run(model)
+        step.run.ensures(result.model)
+    except (OnnxpressError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise PassError(f"{type(error).__name__}: {error}") from error
+    return result
+
+
 class _Progress:
     """One run of one pipeline: the model kept so far, and a scratch copy to rewrite."""
 
@@ -239,7 +259,7 @@ class _Progress:
             self.scratch = self.kept.clone()
         started = time.perf_counter()
         try:
-            result = self.apply(step, self.scratch)
+            result = apply(step, self.scratch, self.context)
             record.seconds += time.perf_counter() - started
             _note(record, result)
             if not result.modified:
@@ -253,20 +273,6 @@ class _Progress:
             return False
         self.keep(result.model, record)
         return True
-
-    def apply(self, step: Step, model: ir.Model) -> ir.passes.PassResult:
-        try:
-            step.run.requires(model)
-            if isinstance(step.run, Pass):
-                result: ir.passes.PassResult = step.run.rewrite(model, self.context)
-            else:
-                result = step.run(model)
-            step.run.ensures(result.model)
-        except (OnnxpressError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            raise PassError(f"{type(error).__name__}: {error}") from error
-        return result
 
     def verify(self, model: ir.Model, record: PassRecord) -> None:
         checker = self.manager.checker

@@ -127,6 +127,20 @@ def preset(level: int, target: Target) -> Pipeline:
     return parse(f"{core},simplify-with-onnxsim,fixpoint{{fold-constants,fold-batch-norm,cleanup}}")
 
 
+def choose(passes: str | None, level: int | None, target: Target) -> Pipeline:
+    """The pipeline that ``--passes`` or ``-O`` asks for; level 2's by default.
+
+    Raises:
+        UsageError: Both are given, or the level does not exist.
+        PipelineError: ``passes`` is not well formed.
+    """
+    if passes is None:
+        return preset(2 if level is None else level, target)
+    if level is not None:
+        raise UsageError("-O and --passes exclude each other: a level is a pipeline of its own")
+    return parse(passes)
+
+
 def parse(text: str) -> Pipeline:
     """Read pipeline text.
 

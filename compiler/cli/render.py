@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..bisect import BisectReport
 from ..compare import Comparison
 from ..manager import PassRecord
 from ..report import Report
@@ -148,3 +149,21 @@ def _value_text(value: dict[str, Any]) -> str:
         return f"{value['name']}: {value['type']}"
     dims = ", ".join("?" if dim is None else str(dim) for dim in shape)
     return f"{value['name']}: {value['type']} [{dims}]"
+
+
+def bisection(console: Console, found: BisectReport) -> None:
+    """Print which pass is guilty, if any."""
+    console.print(f"[bold]steps that changed the model:[/] {escape(', '.join(found.steps))}")
+    if found.status == "found":
+        console.print(f"[bold red]guilty:[/] {escape(found.guilty)}", soft_wrap=True)
+        console.print(f"[bold]reason:[/] {escape(found.reason)}", soft_wrap=True)
+    elif found.status == "not-run":
+        console.print(f"[yellow]not checked:[/] {escape(found.reason)}", soft_wrap=True)
+    else:
+        console.print("[green]no pass changes the answers[/]")
+    if found.reduced is not None:
+        before, after = found.reduced.nodes
+        console.print(
+            f"[bold]reduced:[/] {before} → {after} nodes, {escape(', '.join(found.files))}",
+            soft_wrap=True,
+        )

@@ -17,7 +17,7 @@ from ...backends.targets import Target, TargetName
 from ...passes.ensembles.merge import merge
 from ..compile import Outcome, Progress, Settings, compile_model, compression
 from ..model_io import check_writable, files_of, load, save
-from ..pipeline import Pipeline, parse, preset
+from ..pipeline import Pipeline, choose, parse
 from ..recipe import Recipe, read_recipe
 from ..report import Report
 from ..write_report import write_report
@@ -109,8 +109,6 @@ def merge_job(
 
 def _with_recipe(job: Job) -> Job:
     recipe = read_recipe(job.recipe) if job.recipe is not None else Recipe()
-    if job.passes is not None and job.level is not None:
-        raise UsageError("-O and --passes exclude each other: a level is a pipeline of its own")
     merged = {
         name: getattr(recipe, name)
         for name in ("target", "quantize", "macs", "data", "seed", "verify", "time")
@@ -122,10 +120,7 @@ def _with_recipe(job: Job) -> Job:
 
 
 def _pipeline(job: Job) -> Pipeline:
-    if job.passes is not None:
-        base = parse(job.passes)
-    else:
-        base = preset(2 if job.level is None else job.level, Target(job.target or "cpu"))
+    base = choose(job.passes, job.level, Target(job.target or "cpu"))
     return base + parse(job.extra) + compression(macs=job.macs, quantize=job.quantize)
 
 
