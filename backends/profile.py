@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx_ir as ir
 
-from .base import Feeds, ModelSource, SessionConfig
+from .base import Array, Feeds, ModelSource, SessionConfig
 from .ort import session_of
 
 _WARM_UP: Final = 3
@@ -23,8 +25,8 @@ _SUFFIX: Final = "_kernel_time"
 class OperatorTime:
     """One kind of operator in the optimized graph.
 
-    ``calls`` and ``total_ms`` are per run of the model, ``share`` is the fraction of the time of
-    all operators.
+    ``calls`` and ``total_ms`` are per run of the model, medians over its runs; ``share`` is the
+    fraction of the time of all operators.
     """
 
     op_type: str
@@ -66,25 +68,24 @@ def _table(events: Iterable[dict[str, Any]], runs: int) -> list[OperatorTime]:
     Format: ``onnxruntime/core/common/profiler_common.h``, category ``Node``, ``*_kernel_time``.
     """
     events = list(events)
-    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
-    first = starts[-runs]
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")[-runs:]
     nodes = [
         event
         for event in events
-        if event["cat"] == "Node" and event["name"].endswith(_SUFFIX) and event["ts"] >= first
+        if event["cat"] == "Node" and event["name"].endswith(_SUFFIX) and event["ts"] >= starts[0]
     ]
-    calls: defaultdict[tuple[str, str], int] = defaultdict(int)
-    spent: defaultdict[tuple[str, str], float] = defaultdict(float)
+    calls: defaultdict[tuple[str, str], Array] = defaultdict(lambda: np.zeros(runs))
+    spent: defaultdict[tuple[str, str], Array] = defaultdict(lambda: np.zeros(runs))
     for event, own in _own_times(nodes):
         kind = (event["args"]["op_name"], event["args"]["provider"])
-        calls[kind] += 1
-        spent[kind] += own
-    total = sum(spent.values()) or 1.0
+        run = bisect_right(starts, event["ts"]) - 1
+        calls[kind][run] += 1
+        spent[kind][run] += own
+    medians = {kind: float(np.median(times)) / 1e3 for kind, times in spent.items()}
+    total = sum(medians.values()) or 1.0
     table = [
-        OperatorTime(
-            *kind, round(calls[kind] / runs), spent[kind] / runs / 1e3, spent[kind] / total
-        )
-        for kind in spent
+        OperatorTime(*kind, round(float(np.median(calls[kind]))), ms, ms / total)
+        for kind, ms in medians.items()
     ]
     return sorted(table, key=lambda row: (-row.total_ms, row.op_type))
 

@@ -56,15 +56,17 @@ def prepare_provider(provider: Provider) -> None:
 
 
 def _no_package() -> ProviderUnavailableError:
+    # Both packages own the folder onnxruntime: whichever was installed last is the one in force.
+    last = "pip install --force-reinstall --no-deps onnxruntime-gpu"
     installed = _installed_runtimes()
     if "onnxruntime-gpu" in installed:
         return ProviderUnavailableError(
             "onnxruntime-gpu is installed, but the CPU package onnxruntime lies over its files",
-            hint="pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
+            hint=last,
         )
     return ProviderUnavailableError(
         f"the installed ONNX Runtime ({', '.join(installed) or 'unknown package'}) has no CUDA",
-        hint="pip uninstall -y onnxruntime && pip install 'onnxpress[gpu]'",
+        hint=f"pip install 'onnxpress[gpu]' && {last}",
     )
 
 

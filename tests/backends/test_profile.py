@@ -84,9 +84,11 @@ def test_nested_operators_are_counted_once_and_early_runs_not_at_all() -> None:
         run(3000, 100),
         node("Conv", 3001, 40),
         node("Add", 3050, 5), node("Add", 3055, 5), node("If", 3050, 10),
+        run(4000, 9000), node("Conv", 4001, 30), node("Add", 4100, 8), node("Add", 4110, 7),
+        node("If", 5000, 5),
     ]  # fmt: skip
 
-    assert _table(events, runs=2) == [
+    assert _table(events, runs=3) == [
         OperatorTime("Conv", "CPUExecutionProvider", 1, 0.030, 0.6),
         OperatorTime("Add", "CPUExecutionProvider", 2, 0.015, 0.3),
         OperatorTime("If", "CPUExecutionProvider", 1, 0.005, 0.1),

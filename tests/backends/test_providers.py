@@ -72,7 +72,7 @@ def test_the_cpu_needs_nothing(machine: Machine) -> None:
         ({"available": ["CPUExecutionProvider"], "runtimes": ["onnxruntime"]},
          "the installed ONNX Runtime (onnxruntime) has no CUDA", "onnxpress[gpu]"),
         ({"available": [], "runtimes": ["onnxruntime", "onnxruntime-gpu"]},
-         "the CPU package onnxruntime lies over its files", "pip install onnxruntime-gpu"),
+         "the CPU package onnxruntime lies over its files", "--no-deps onnxruntime-gpu"),
         ({"libraries": set()}, "libcuda.so.1 cannot be loaded", "install the driver"),
         ({"status": 100}, "sees no device (CUDA error 100)", "CUDA_VISIBLE_DEVICES"),
         ({"devices": 0}, "driver sees no device", "nvidia-smi"),
