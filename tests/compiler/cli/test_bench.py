@@ -1,0 +1,99 @@
+"""``onnxpress bench`` and ``onnxpress doctor`` as a user sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from onnxpress.backends.environment import environment
+from onnxpress.backends.errors import ProviderUnavailableError
+from onnxpress.compiler.cli import doctor
+from tests.compiler.cli.runner import Command
+
+
+def test_two_models_in_a_table(onnxpress: Command, models: Path) -> None:
+    done = onnxpress(
+        "bench", models / "mnist_cnn_0.onnx", models / "mnist_cnn_1.onnx",
+        "--seconds", 0.3, "--threads", 1, "--dim", "batch=2", "--profile",
+    )  # fmt: skip
+
+    assert done.code == 0, done.err
+    assert done.err == ""
+    lines = done.out.splitlines()
+    columns = "model median p10 to p90 p99 runs peak memory speedup 95% interval verdict"
+    assert " ".join(lines[0].split()) == columns
+    assert " MB" in lines[1]
+    assert "x" in lines[2]
+    assert "per run" in done.out
+    assert "Conv" in done.out
+    assert "cpu, 1 threads; image [2, 28, 28, 1]" in done.out
+
+
+def test_json_is_all_there_is_on_standard_output(onnxpress: Command, models: Path) -> None:
+    done = onnxpress(
+        "bench", models / "mnist_resnet.onnx", "--seconds", 0.2, "--no-memory", "--json"
+    )
+
+    assert done.code == 0, done.err
+    assert done.json["models"][0]["path"] == str(models / "mnist_resnet.onnx")
+    assert done.json["models"][0]["peak_rss_mb"] is None
+    assert done.json["pairs"] == []
+    assert done.json["environment"]["packages"]["onnxruntime"]
+
+
+def test_models_that_do_not_fit_together(onnxpress: Command, models: Path) -> None:
+    done = onnxpress("bench", models / "mnist_resnet.onnx", models / "mnist_cnn_0.onnx")
+
+    assert done.code == 2
+    assert "cannot be timed against" in done.err
+    assert "hint:" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_doctor_says_what_is_here(onnxpress: Command) -> None:
+    done = onnxpress("doctor")
+
+    assert done.code == 0, done.err
+    for text in ("CPU", "features", "packages", "provider cpu", "usable", "int8", "float16"):
+        assert text in done.out
+
+
+def test_doctor_in_json(onnxpress: Command) -> None:
+    found = onnxpress("doctor", "--json").json
+
+    assert set(found) == {"environment", "providers", "advice", "measured"}
+    assert found["providers"]["cpu"] == {"usable": True}
+    assert isinstance(found["measured"]["u8s8_saturates"], bool)
+    assert len(found["measured"]["speedups"]) == 4
+
+
+def test_a_provider_that_is_missing_comes_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(provider: str) -> None:
+        if provider == "cuda":
+            raise ProviderUnavailableError("libcudnn.so.9 is missing", hint="pip install cudnn")
+
+    monkeypatch.setattr("onnxpress.backends.ort.check_provider", refuse)
+    found: dict[str, Any] = {
+        "environment": environment() | {"gpus": [{"name": "H", "memory_mb": 8, "driver": "5"}]},
+        "providers": {name: doctor._state(name) for name in ("cpu", "cuda")},
+        "advice": ["advice [1]"],
+        "measured": {
+            "u8s8_saturates": True,
+            "speedups": [{"operator": "Conv", "dtype": "int8", "speedup": 2.04}],
+        },
+    }
+    found["environment"]["cpu"]["quota"] = 1.5
+    console = Console(record=True, width=200)
+
+    doctor.show(console, found)
+
+    text = console.export_text()
+    assert found["providers"]["cuda"]["usable"] is False
+    for part in ("not usable: libcudnn.so.9 is missing", "pip install cudnn", "limited to 1.5",
+                 "H, 8 MB, driver 5", "• advice [1]", "saturate", "Conv in int8 2.0x"):  # fmt: skip
+        assert part in text

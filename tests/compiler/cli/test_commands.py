@@ -1,0 +1,303 @@
+"""Each command does its work on the shipped models, and prints what it promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from tests.compiler.cli.runner import Command
+
+REPORT_KEYS = {
+    *("input", "output", "target", "nodes", "bytes", "macs", "parameters"),
+    *("passes", "verified", "seconds", "environment"),
+}
+PASS_KEYS = {"name", "options", "seconds", "modified", "rewritten", "declined", "status"}
+
+
+def top1(path: Path, samples: Path, layout: str) -> float:
+    """The share of the test digits that the model names, in percent."""
+    digits = np.load(samples / "mnist_test.npz")
+    images = digits["images"].astype(np.float32) / 255
+    images = images[:, None] if layout == "nchw" else images[..., None]
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {session.get_inputs()[0].name: images})
+    return float((answer.argmax(axis=1) == digits["labels"]).mean() * 100)
+
+
+@pytest.mark.parametrize("level", ["1", "2"])
+def test_optimize_folds_every_batch_norm_and_keeps_the_answers(
+    onnxpress: Command, models: Path, level: str
+) -> None:
+    model = models / "mnist_resnet.onnx"
+    done = onnxpress("optimize", model, "-o", "out.onnx", "-O", level, "--json", "--no-time")
+    assert done.code == 0, done
+    assert done.err == ""
+    report = done.json
+    assert report.keys() >= REPORT_KEYS
+    assert all(one.keys() >= PASS_KEYS for one in report["passes"])
+    assert report["verified"]["status"] == "ok"
+    assert report["latency"] == {"status": "not-measured", "reason": "timing was turned off"}
+    assert [one["name"] for one in report["passes"] if one["status"] == "quarantined"] == []
+    operators = [node.op_type for node in onnx.load("out.onnx").graph.node]
+    assert "BatchNormalization" not in operators
+    assert report["nodes"][1] == len(operators)
+    assert report["bytes"] == [model.stat().st_size, Path("out.onnx").stat().st_size]
+
+
+def test_optimize_prints_what_it_did(onnxpress: Command, models: Path) -> None:
+    done = onnxpress(
+        *("optimize", models / "mnist_resnet.onnx", "-o", "out.onnx", "-v", "--threads", "1"),
+        *("--report", "r.json", "--report", "r.md", "--report", "r.html"),
+    )
+    assert done.code == 0, done
+    lines = done.out.splitlines()
+    assert any(line.startswith("fold-batch-norm") and " ok" in line for line in lines)
+    assert any(line.startswith("answers  agree (") for line in lines)
+    (latency,) = [line for line in lines if line.startswith("latency")]
+    assert "95% interval" in latency
+    assert "threads: 1" in latency
+    assert "wrote" in lines[-1]
+    assert json.loads(Path("r.json").read_text(encoding="utf-8"))["latency"]["status"] == "measured"
+    assert Path("r.md").exists()
+    assert Path("r.html").exists()
+
+
+def test_quiet_prints_nothing(onnxpress: Command, models: Path) -> None:
+    done = onnxpress("optimize", models / "mnist_cnn_0.onnx", "-o", "o.onnx", "-q", "--no-time")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_the_command_line_goes_before_the_recipe(onnxpress: Command, models: Path) -> None:
+    Path("recipe.toml").write_text(
+        'passes = "fold-batch-norm"\nseed = 3\ntime = false\n[dims]\nbatch = 2\n', encoding="utf-8"
+    )
+    model = models / "mnist_resnet.onnx"
+    arguments = ("optimize", model, "-o", "out.onnx", "--recipe", "recipe.toml", "--json")
+    assert onnxpress(*arguments).json["pipeline"] == "fold-batch-norm"
+    done = onnxpress(*arguments, "--force", "--passes", "cleanup")
+    assert done.json["pipeline"] == "cleanup"
+    assert done.json["verified"]["sizes"][0] == {"batch": 2}
+
+
+def test_quantize_keeps_top1(onnxpress: Command, models: Path, samples: Path) -> None:
+    done = onnxpress(
+        *("quantize", models / "mnist_resnet.onnx", "-o", "q.onnx", "--no-time", "--json"),
+        *("--data", samples / "mnist_calibration_nchw.npz"),
+    )
+    assert done.code == 0, done
+    assert done.json["verified"]["status"] == "ok"
+    assert done.json["verified"]["exact"] is False
+    assert Path("q.onnx").stat().st_size < 0.4 * (models / "mnist_resnet.onnx").stat().st_size
+    float_top1 = top1(models / "mnist_resnet.onnx", samples, "nchw")
+    assert top1(Path("q.onnx"), samples, "nchw") >= float_top1 - 0.5
+
+
+def test_prune_to_half_keeps_top1(onnxpress: Command, models: Path, samples: Path) -> None:
+    done = onnxpress(
+        *("prune", models / "mnist_cnn_0.onnx", "-o", "p.onnx", "--macs", "0.5", "--no-time"),
+        *("--data", samples / "mnist_calibration_nhwc.npz", "--json"),
+    )
+    assert done.code == 0, done
+    before, after = done.json["macs"]
+    assert after <= 0.5 * before
+    float_top1 = top1(models / "mnist_cnn_0.onnx", samples, "nhwc")
+    assert top1(Path("p.onnx"), samples, "nhwc") >= float_top1 - 1.5
+
+
+def test_all_of_it_in_a_row(onnxpress: Command, models: Path, samples: Path) -> None:
+    pipeline = "fold-batch-norm,prune-channels{macs=0.57},insert-qdq"
+    done = onnxpress(
+        *("optimize", models / "mnist_resnet.onnx", "-o", "all.onnx", "--passes", pipeline),
+        *("--data", samples / "mnist_calibration_nchw.npz", "--json", "--no-time"),
+    )
+    assert done.code == 0, done
+    assert [(one["name"], one["status"]) for one in done.json["passes"]] == [
+        ("fold-batch-norm", "ok"),
+        ("prune-channels", "ok"),
+        ("insert-qdq", "ok"),
+    ]
+    assert done.json["pipeline"] == pipeline
+    float_top1 = top1(models / "mnist_resnet.onnx", samples, "nchw")
+    assert top1(Path("all.onnx"), samples, "nchw") >= float_top1 - 2.0
+
+
+def test_merge_then_compress(onnxpress: Command, models: Path, samples: Path) -> None:
+    members = [models / f"mnist_cnn_{index}.onnx" for index in range(4)]
+    data = samples / "mnist_calibration_nhwc.npz"
+    done = onnxpress("merge", *members, "-o", "merged.onnx", "--no-time", "--json")
+    assert done.code == 0, done
+    assert done.json["verified"]["status"] == "ok"
+    best = max(top1(member, samples, "nhwc") for member in members)
+    merged = top1(Path("merged.onnx"), samples, "nhwc")
+    assert merged >= best
+    done = onnxpress(
+        *("optimize", "merged.onnx", "-o", "small.onnx", "--data", data, "--json", "--no-time"),
+        *("--passes", "fold-batch-norm,prune-channels{macs=0.5},insert-qdq"),
+    )
+    assert done.code == 0, done
+    assert [one["status"] for one in done.json["passes"][1:]] == ["ok", "ok"]
+    assert top1(Path("small.onnx"), samples, "nhwc") >= merged - 2.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--combine", "weighted", "--weights", "0.5,x"], 2, "numbers with commas"),
+        (["--combine", "weighted"], 2, "weight"),
+        (["--combine", "weighted", "--weights", "1"], 2, "weight"),
+    ],
+)
+def test_merge_refuses(
+    onnxpress: Command, models: Path, arguments: list[str], code: int, text: str
+) -> None:
+    members = [models / "mnist_cnn_0.onnx", models / "mnist_cnn_1.onnx"]
+    done = onnxpress("merge", *members, "-o", "m.onnx", *arguments)
+    assert done.code == code, done
+    assert text in done.err
+    assert onnxpress("merge", members[0], "-o", "m.onnx").code == 2
+
+
+def test_inspect(onnxpress: Command, models: Path) -> None:
+    model = models / "mnist_resnet.onnx"
+    facts = onnxpress("inspect", model, "--json").json
+    assert facts.keys() >= {
+        *("nodes", "parameters", "bytes", "macs", "opset", "ir_version", "producer"),
+        *("inputs", "outputs", "operators", "warnings"),
+    }
+    assert facts["bytes"] == model.stat().st_size
+    assert facts["operators"]["BatchNormalization"] == 15
+    done = onnxpress("inspect", model)
+    assert "image: float32 [batch, 1, 28, 28]" in done.out or "image: float" in done.out
+    assert "BatchNormalization 15" in done.out
+
+
+def test_compare_says_equal_or_how_far(onnxpress: Command, models: Path) -> None:
+    first, second = models / "mnist_cnn_0.onnx", models / "mnist_cnn_1.onnx"
+    same = onnxpress("compare", first, first, "--json")
+    assert same.code == 0
+    assert same.json["equal"] is True
+    other = onnxpress("compare", first, second, "--json")
+    assert other.code == 8
+    assert other.json["equal"] is False
+    (output,) = other.json["outputs"].values()
+    assert output.keys() >= {"max_abs", "max_rel", "sqnr_db", "cosine", "top1_agreement"}
+    assert output["max_abs"] > 0.01
+    shown = onnxpress("compare", first, second)
+    assert shown.code == 8
+    assert "not equal" in shown.out
+
+
+WRONG_PASS = """
+from dataclasses import dataclass
+from typing import ClassVar
+import onnx_ir as ir
+from onnxpress import Context, Pass, Result
+
+@dataclass(frozen=True)
+class ForgetRelu(Pass):
+    name: ClassVar[str] = "forget-relu"
+    def rewrite(self, model: ir.Model, context: Context) -> Result:
+        result = Result(model)
+        for node in model.graph:
+            if node.op_type == "Relu":
+                node.outputs[0].replace_all_uses_with(node.inputs[0])
+                model.graph.remove(node, safe=True)
+                result.rewrote(node)
+        return result
+"""
+
+
+def test_a_wrong_pass_is_caught_quarantined_and_named(
+    onnxpress: Command, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wrong_pass.py").write_text(WRONG_PASS, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = models / "mnist_resnet.onnx"
+    text = "cleanup,wrong_pass:ForgetRelu,fold-batch-norm"
+
+    done = onnxpress(
+        *("optimize", model, "-o", "out.onnx", "--passes", text, "--no-time", "--json"),
+        *("--reproduce", "repro"),
+    )
+    assert done.code == 0, done
+    statuses = {one["name"]: one["status"] for one in done.json["passes"]}
+    assert statuses["wrong_pass:ForgetRelu"] == "quarantined"
+    assert statuses["fold-batch-norm"] == "ok"
+    assert done.json["verified"]["status"] == "ok"
+    assert any("wrong_pass:ForgetRelu was wrong" in one for one in done.json["warnings"])
+    assert len(list(Path("repro").iterdir())) == 1
+
+    strict = onnxpress("optimize", model, "-o", "s.onnx", "--passes", text, "--strict")
+    assert strict.code == 8
+    assert not Path("s.onnx").exists()
+
+    found = onnxpress("bisect", model, "--passes", text, "--reduce", "small.onnx", "--json").json
+    assert (found["status"], found["guilty"]) == ("found", "wrong_pass:ForgetRelu")
+    before, after = found["reduced"]["nodes"]
+    assert after < before
+    assert Path("small.onnx").exists()
+    assert "guilty: wrong_pass:ForgetRelu" in onnxpress("bisect", model, "--passes", text).out
+    clean = onnxpress("bisect", model, "--passes", "cleanup,fold-batch-norm")
+    assert "no pass changes the answers" in clean.out
+
+
+def test_passes_are_listed_and_shown(onnxpress: Command) -> None:
+    names = [one["name"] for one in onnxpress("passes", "--json").json["passes"]]
+    assert {"fold-constants", "fold-batch-norm", "cleanup", "simplify-with-onnxsim"} <= set(names)
+    assert {"insert-qdq", "prune-channels"} <= set(names)
+    listed = onnxpress("passes").out
+    assert all(name in listed for name in names)
+    shown = onnxpress("passes", "prune-channels").out
+    assert "macs=0.5" in shown
+    missing = onnxpress("passes", "prune-chanels")
+    assert missing.code == 2
+    assert "did you mean 'prune-channels'?" in missing.err
+
+
+def test_bench(onnxpress: Command, models: Path) -> None:
+    first, second = models / "mnist_cnn_0.onnx", models / "mnist_cnn_1.onnx"
+    done = onnxpress("bench", first, second, "--seconds", "0.2", "--threads", "1", "--json")
+    assert done.code == 0, done
+    found = done.json
+    assert found.keys() >= {"models", "pairs", "environment"}
+    for model in found["models"]:
+        assert model.keys() >= {
+            *("path", "median_ms", "p10_ms", "p90_ms", "p99_ms", "runs", "peak_rss_mb")
+        }
+    (pair,) = found["pairs"]
+    assert pair.keys() >= {"baseline", "candidate", "speedup", "ci95", "verdict"}
+    shown = onnxpress("bench", first, "--seconds", "0.2", "--profile")
+    assert shown.code == 0, shown
+    assert "Conv" in shown.out
+
+
+def test_doctor(onnxpress: Command) -> None:
+    facts = onnxpress("doctor", "--json").json
+    assert "onnxruntime" in json.dumps(facts)
+    assert "int8" in onnxpress("doctor").out
+
+
+def test_cuda_is_refused_where_it_cannot_run(onnxpress: Command, models: Path) -> None:
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this machine has the CUDA provider")
+    model = models / "mnist_cnn_0.onnx"
+    for command in (
+        ["optimize", model, "-o", "o.onnx", "--target", "cuda"],
+        ["bench", model, "--provider", "cuda"],
+    ):
+        done = onnxpress(*command)
+        assert done.code == 7, done
+        assert "onnxpress[gpu]" in done.err
+
+
+def test_version_and_help(onnxpress: Command) -> None:
+    import onnxpress as package
+
+    assert onnxpress("--version").out == f"onnxpress {package.__version__}\n"
+    assert "optimize" in onnxpress("--help").out
+    assert "--passes" in onnxpress("optimize", "--help").out
