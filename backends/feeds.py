@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -253,13 +254,26 @@ def draw_feeds(
     feeds: dict[str, Array] = {}
     for value in fed_inputs(model):
         name = value.name or ""
-        shape = tuple(_size(value, axis, dim, sizes) for axis, dim in enumerate(shape_of(value)))
+        shape = _shape(value, sizes)
         dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
         turn = (turns or {}).get(name, 0)
         feeds[name] = kinds[name].draw(
             name, dtype, shape, seed=seed, case=case, turn=turn, sizes=sizes
         )
     return feeds
+
+
+def elements(model: ir.Model, sizes: Mapping[str, int]) -> int:
+    """How many elements all inputs have together, at ``sizes``.
+
+    Raises:
+        UsageError: ``sizes`` lacks a dimension.
+    """
+    return sum(math.prod(_shape(value, sizes)) for value in fed_inputs(model))
+
+
+def _shape(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(_size(value, axis, dim, sizes) for axis, dim in enumerate(shape_of(value)))
 
 
 def _size(value: ir.Value, axis: int, dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int:

@@ -17,6 +17,7 @@ from .feeds import (
     Dim,
     base_size,
     draw_feeds,
+    elements,
     other_sizes,
     resolve_kinds,
     settle_dims,
@@ -27,6 +28,10 @@ Run: TypeAlias = Callable[[Feeds], Mapping[Any, Array]]
 
 _PROBES = 96
 """How many runs a search may take; a model that accepts what is plausible takes three."""
+
+
+_ELEMENTS = 1 << 26
+"""How many elements the inputs of one run may have together."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,9 @@ class _Search:
         if self.left == 0 or known in self.refused:
             return None
         self.left -= 1
+        if (size := elements(self.model, full)) > _ELEMENTS:
+            self.found.rejected.append((full, f"the inputs would take {size} elements"))
+            return None
         feeds = draw_feeds(self.model, full, self.kinds, seed=self.seed, case=case, turns=turns)
         try:
             return Case(full, feeds, self.run(feeds))

@@ -43,7 +43,7 @@ class Verifier:
         kinds: Kinds of values by input name (:mod:`~onnxpress.backends.kinds`).
         seed: The root of every random choice.
         provider: The execution provider of the optimized session.
-        cases: On how many seeded inputs to run.
+        cases: On how many seeded inputs to run; 0 runs the samples only.
         sessions: Loads models.
 
     Raises:
@@ -80,7 +80,8 @@ class Verifier:
             return
         if data is not None:
             self._run_samples(runner, data)
-        self._run_seeded(runner, dims, kinds, seed, cases)
+        if cases:
+            self._run_seeded(runner, dims, kinds, seed, cases)
         del runner
         if self.feeds:
             self._reference = Reference(
