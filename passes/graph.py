@@ -36,17 +36,34 @@ def constant(value: ir.Value | None) -> Array | None:
 
 def is_constant(value: ir.Value | None) -> bool:
     """Whether :func:`constant` would give an array, without reading it."""
-    return constant_tensor(value) is not None
+    if value is None or value.is_graph_input():
+        return False
+    return value.const_value is not None or _constant_attribute(value) is not None
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor behind ``value``, if nothing outside the model can change it."""
     if value is None or value.is_graph_input():
         return None
-    producer = value.producer()
-    if producer is not None and "sparse_value" in producer.attributes:
+    if value.const_value is not None:
+        return value.const_value
+    attribute = _constant_attribute(value)
+    if attribute is None:
         return None
+    if attribute.type == ir.AttributeType.TENSOR:
+        # as_tensor() checks a runtime protocol, which takes longer than all the rest together.
+        tensor: ir.TensorProtocol = attribute.value
+        return tensor
     return ir.convenience.get_const_tensor(value)
+
+
+def _constant_attribute(value: ir.Value) -> ir.Attr | None:
+    """The attribute that holds what a ``Constant`` node answers, if it is dense and given."""
+    producer = value.producer()
+    if not is_op(producer, "Constant") or len(producer.attributes) != 1:
+        return None
+    (attribute,) = producer.attributes.values()
+    return None if attribute.is_ref() or attribute.name == "sparse_value" else attribute
 
 
 def feeds_only(value: ir.Value, node: ir.Node) -> bool:

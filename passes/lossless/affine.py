@@ -52,12 +52,12 @@ class Layer:
     @property
     def outputs(self) -> int:
         """The number of output channels."""
-        return self.groups * self._canonical(self.weight).shape[1]
+        return self.groups * int(self._canonical(self.weight).shape[1])
 
     @property
     def inputs(self) -> int:
         """The number of input channels."""
-        return self.groups * self._canonical(self.weight).shape[2]
+        return self.groups * int(self._canonical(self.weight).shape[2])
 
     def followed_by(self, affine: Affine) -> tuple[Array, Array]:
         """The weight and bias, in float64, of one layer that does ``affine`` as well."""
@@ -84,7 +84,8 @@ class Layer:
         if not all(np.isfinite(part).all() for part in rounded):
             return f"the folded weights are too large for {dtype.name}"
         peak = np.abs(self._canonical(weight)).max(axis=(2, 3), initial=0.0)
-        if ((peak > 0) & (peak < float(ml_dtypes.finfo(dtype).smallest_normal))).any():
+        smallest = float(ml_dtypes.finfo(dtype).smallest_normal)  # type: ignore[no-untyped-call]
+        if ((peak > 0) & (peak < smallest)).any():
             return f"the folded weights are too small for {dtype.name}"
         return rounded
 

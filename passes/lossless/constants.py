@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..base import Array
-from ..graph import Names, add_initializer, constant, is_op
+from ..graph import Names, add_initializer, constant, graph_of, is_op, subgraphs_of
 
 
 class ConstantWriter:
@@ -51,16 +51,37 @@ def resolved_constant(value: ir.Value | None) -> Array | None:
     return constant(resolve(value))
 
 
-def drop_unused(value: ir.Value | None) -> None:
-    """Take the constant ``value`` out of its graph if nothing reads it any more."""
-    while value is not None and not (
-        value.uses() or value.is_graph_output() or value.is_graph_input()
-    ):
-        graph, producer = value.graph, value.producer()
-        if graph is not None and value.is_initializer() and value.name is not None:
+def drop_unused(*values: ir.Value | None) -> None:
+    """Take ``values`` out of their graphs where nothing reads them any more.
+
+    With a value goes the initializer or node behind it, and whatever only that node needed.
+    """
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if value is None or value.uses() or value.is_graph_output() or value.is_graph_input():
+            continue
+        graph, node = value.graph, value.producer()
+        if value.is_initializer() and graph is not None and value.name is not None:
             del graph.initializers[value.name]
-            return
-        if graph is None or producer is None or not is_op(producer, "Constant", "Identity"):
-            return
-        value = producer.inputs[0] if producer.inputs else None
-        graph.remove(producer, safe=True)
+        elif node is not None and node.graph is not None and _is_unused(node):
+            waiting.extend(remove_node(node))
+
+
+def _is_unused(node: ir.Node) -> bool:
+    return not any(output.uses() or output.is_graph_output() for output in node.outputs)
+
+
+def remove_node(node: ir.Node) -> list[ir.Value | None]:
+    """Take ``node``, whose answers nobody reads, out of its graph; returns what it read.
+
+    ``onnx_ir`` leaves the nodes inside its subgraphs registered as readers of outer values.
+    """
+    read = list(node.inputs)
+    for graph in subgraphs_of(node):
+        for inner in graph.all_nodes():
+            read.extend(inner.inputs)
+            for index in range(len(inner.inputs)):
+                inner.replace_input_with(index, None)
+    graph_of(node).remove(node, safe=True)
+    return read

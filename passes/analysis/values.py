@@ -1,0 +1,170 @@
+"""What can be told of the tensors in a model without running it, from its inputs alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from ..base import Array
+from ..graph import constant, constant_tensor, is_op, subgraphs_of
+from .dim_rules import infer, named
+from .partial import LIMIT, TYPES, Call, Dims, Item, Partial, UnknownError, as_items
+from .value_rules import RULES
+
+_BOUNDS = {
+    ir.DataType.INT64: (-(2**63), 2**63),
+    ir.DataType.INT32: (-(2**31), 2**31),
+    ir.DataType.BOOL: (0, 2),
+}
+
+
+class Facts:
+    """Types, sizes and integers that hold whatever a model is fed.
+
+    All is followed forward from the declared inputs of the main graph. Those are checked by
+    runtimes when they are fed; equal names there mean equal sizes, as the ONNX specification has
+    it. What the model says of intermediate tensors, of its outputs and of the inputs of subgraphs
+    and functions (``value_info``) is not believed: exporters and rewrites leave it stale, and
+    nothing enforces it. Only element types are taken from there, because runtimes do check those.
+
+    A new instance knows inputs and constants; :meth:`follow_all` and :meth:`follow` learn more.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        self._dims: dict[ir.Value, Dims | None] = {}
+        self._types: dict[ir.Value, ir.DataType | None] = {}
+        self._partials: dict[ir.Value, Partial | None] = {}
+        for value in model.graph.inputs:
+            if isinstance(value.type, ir.TensorType) and value.shape is not None:
+                self._dims[value] = named([_declared(size) for size in value.shape], value)
+
+    def follow_all(self) -> None:
+        """Follow every node of the model, which must be sorted, in one walk."""
+        for root in (self._model.graph, *(f.graph for f in self._model.functions.values())):
+            self._walk(root, root.opset_imports.get("", 0))
+
+    def follow(self, nodes: Iterable[ir.Node], opset: int) -> None:
+        """Follow ``nodes``, sorted, of ONNX's operators of version ``opset``."""
+        for node in nodes:
+            if any(output not in self._dims for output in node.outputs):
+                self._follow(node, opset)
+
+    def dims(self, value: ir.Value) -> Dims | None:
+        """The sizes of ``value``; ``None`` if not even its rank is known."""
+        if value not in self._dims:
+            tensor = constant_tensor(value)
+            self._dims[value] = None if tensor is None else tuple(tensor.shape.numpy())
+        return self._dims[value]
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """The element type of ``value``, if it is a tensor."""
+        if value not in self._types:
+            tensor = constant_tensor(value)
+            declared = value.dtype if isinstance(value.type, ir.TensorType) else None
+            self._types[value] = declared if tensor is None else tensor.dtype
+        return self._types[value]
+
+    def partial(self, value: ir.Value) -> Partial | None:
+        """The integers in ``value`` as far as known; ``None`` if it is no such tensor."""
+        if value not in self._partials:
+            self._partials[value] = _constant(value)
+        return self._partials[value]
+
+    def arrays(self) -> dict[ir.Value, Array]:
+        """Every output of a node that is known as a whole; constants are not among them."""
+        return {
+            value: array
+            for value, partial in self._partials.items()
+            if partial is not None
+            and _is_computed(value)
+            and (array := partial.known()) is not None
+        }
+
+    def nbytes(self, value: ir.Value) -> int | None:
+        """The size of ``value`` in bytes, if it is fixed and known."""
+        dims, dtype = self.dims(value), self.dtype(value)
+        sizes = [size for size in dims or () if isinstance(size, int)]
+        if dims is None or len(sizes) < len(dims) or dtype in {None, ir.DataType.STRING}:
+            return None
+        return math.ceil(math.prod(sizes) * dtype.itemsize)
+
+    def _walk(self, graph: ir.Graph, opset: int) -> None:
+        for node in graph:
+            for subgraph in subgraphs_of(node):
+                self._walk(subgraph, opset)
+            self._follow(node, opset)
+
+    def _follow(self, node: ir.Node, opset: int) -> None:
+        if is_op(node, "If"):
+            self._join_branches(node, subgraphs_of(node))
+        elif not node.domain and not any(a.is_ref() for a in node.attributes.values()):
+            self._visit(Call(node, opset, self.partial, self.dims, self.dtype))
+
+    def _visit(self, call: Call) -> None:
+        node = call.node
+        if is_op(node, "Constant"):
+            return
+        try:
+            for output, (dtype, dims) in zip(node.outputs, infer(call), strict=False):
+                if dtype is not None:
+                    self._types[output] = dtype
+                self._dims[output] = dims
+        except (UnknownError, IndexError, ValueError):
+            # Either too little is known, or the node fails whenever it runs.
+            self._dims.update(dict.fromkeys(node.outputs))
+        if (rule := RULES.get(node.op_type)) is not None:
+            try:
+                answers = rule(call)
+            except (UnknownError, IndexError, ValueError):
+                return
+            for output, answer in zip(node.outputs, answers, strict=False):
+                self._keep(output, answer)
+
+    def _keep(self, output: ir.Value, answer: Partial) -> None:
+        if answer.items.size > LIMIT:
+            return
+        low, high = _BOUNDS[answer.dtype]
+        for index, item in np.ndenumerate(answer.items):
+            if isinstance(item, int) and not low <= item < high:
+                answer.items[index] = None  # it wraps around
+        self._partials[output] = answer
+
+    def _join_branches(self, node: ir.Node, branches: tuple[ir.Graph, ...]) -> None:
+        """An output of ``If`` has the sizes that both branches give it."""
+        for index, output in enumerate(node.outputs):
+            shapes = [self.dims(branch.outputs[index]) for branch in branches]
+            known = [shape for shape in shapes if shape is not None]
+            self._types[output] = self.dtype(branches[0].outputs[index])
+            if len(known) == len(shapes) and len({len(shape) for shape in known}) == 1:
+                sizes = [ds[0] if len(set(ds)) == 1 else None for ds in zip(*known, strict=True)]
+                self._dims[output] = named(sizes, output)
+
+
+def _declared(size: int | ir.SymbolicDim) -> Item:
+    if isinstance(size, int):
+        return size if size >= 0 else None  # some exporters write -1 for what is not fixed
+    return size.value
+
+
+def _is_computed(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and not is_op(node, "Constant")
+
+
+def _constant(value: ir.Value) -> Partial | None:
+    tensor = value.const_value
+    if tensor is None and not is_op(value.producer(), "Constant"):
+        return None
+    if tensor is not None and (tensor.dtype not in TYPES or tensor.size > LIMIT):
+        return None
+    array = constant(value)
+    if array is None or array.size > LIMIT:
+        return None
+    for dtype, native in TYPES.items():
+        if array.dtype == native:
+            return Partial(dtype, as_items(np.frompyfunc(int, 1, 1)(array)))
+    return None
