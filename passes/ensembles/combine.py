@@ -14,7 +14,7 @@ from .members import Member, unused
 
 Combine: TypeAlias = Literal["mean", "weighted", "vote", "none"]
 
-LEAST_OPSET: Final[dict[Combine, int]] = {"mean": 7, "weighted": 7, "vote": 11, "none": 1}
+LEAST_OPSET: Final[dict[Combine, int]] = {"mean": 7, "weighted": 7, "vote": 11, "none": 7}
 """The first version of the standard domain in which each combiner can be written."""
 
 _FLOATS = {
@@ -142,7 +142,7 @@ class _Combiner:
         if kind != _dtype(first):
             result = self._op("Cast", result, to=int(_dtype(first)))
         result.name, result.type = name, ir.TensorType(_dtype(first))
-        result.shape = first.shape
+        result.shape = None if first.shape is None else first.shape.copy()
         return result
 
     def _vote(self, value: ir.Value) -> ir.Value:

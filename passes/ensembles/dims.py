@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from ..graph import graphs_of, values_in
 from .members import Member, unused
 
 Key: TypeAlias = tuple[int, str]
@@ -107,16 +106,15 @@ class Dims:
 
     def _names_in(self, member: Member, index: int) -> set[str]:
         names: set[str] = set()
-        for graph in graphs_of(member.model):
-            for value in values_in(graph):
-                for dim in value.shape or ():
-                    text = dim if isinstance(dim, int) else dim.value
-                    if not isinstance(text, str):
-                        continue
-                    if (index, text) in self._known or not _OPERATOR.search(text):
-                        names.add(text)
-                    else:
-                        names.update(_WORD.findall(text))
+        for value in member.values():
+            for dim in value.shape or ():
+                text = dim if isinstance(dim, int) else dim.value
+                if not isinstance(text, str):
+                    continue
+                if (index, text) in self._known or not _OPERATOR.search(text):
+                    names.add(text)
+                else:
+                    names.update(_WORD.findall(text))
         return names
 
 

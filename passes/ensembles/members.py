@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ...backends.errors import ModelError
-from ..graph import Names, nodes_of, subgraphs_of, values_in
+from ..graph import Names, graphs_of, nodes_of, subgraphs_of, values_in
 
 _QUANT_PARAMETERS = "quant_parameter_tensor_names"
 """Where onnx_ir keeps a value's ``quantization_annotation``, which refers to tensors by name."""
@@ -44,6 +44,10 @@ class Member:
     def outputs(self) -> list[ir.Value]:
         """What it answers with, each computed by a node of its own."""
         return list(self.model.graph.outputs)
+
+    def values(self) -> Iterator[ir.Value]:
+        """Every value of its graph, of subgraphs and of functions."""
+        return (value for graph in graphs_of(self.model) for value in values_in(graph))
 
     @property
     def bodies(self) -> list[ir.Graph | ir.Function]:

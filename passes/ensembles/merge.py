@@ -10,7 +10,6 @@ from typing import Any, get_args
 import onnx_ir as ir
 
 from ...backends.errors import UsageError
-from ..graph import graphs_of, values_in
 from .align import Alignment, Layout, align, paired
 from .combine import LEAST_OPSET, Combine, add_combiner, check_combinable, mixture
 from .dims import renamed
@@ -207,22 +206,20 @@ def _side_by_side(
         (place, ()): value for place, value in enumerate(inputs)
     }
     for member, links, dims in zip(members, alignment.links, alignment.dims, strict=True):
-        for value in (v for graph_ in graphs_of(member.model) for v in values_in(graph_)):
+        for value in member.values():
             value.shape = renamed(value.shape, dims)
         own = member.model.graph
         own.outputs.clear()
         own.inputs.clear()
+        taken_from = member.details["inputs"] = {}
         for link in links:
+            name = inputs[link.shared].name
+            layout = {"shared": name, "transposed": list(link.layout)}
+            taken_from[link.own.name] = layout if link.layout else name
             key = link.shared, link.layout
             if key not in layouts:
                 layouts[key] = _transposed(graph, inputs[link.shared], link.layout, scope)
             link.own.replace_all_uses_with(layouts[key])
-        member.details["inputs"] = {
-            link.own.name: inputs[link.shared].name
-            if not link.layout
-            else {"shared": inputs[link.shared].name, "transposed": list(link.layout)}
-            for link in links
-        }
         initializers = list(own.initializers.values())
         own.initializers.clear()
         for value in initializers:

@@ -1,5 +1,6 @@
 """Merged graphs: what they look like, and that nothing of the members is lost or mixed up."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,7 @@ def test_equal_initializers_are_stored_once() -> None:
     result = merge(models, names="abc", combine="none")
 
     assert list(result.model.graph.initializers) == ["a/w", "c/w"]
+    assert json.loads(json.dumps(result.details)) == result.details
     assert result.details["shared_initializers"] == {"count": 1, "bytes": 48}
     x = np.array([[1, 0, 1]], np.float32)
     after = answers(result.model, x=x)
@@ -139,6 +141,35 @@ def test_initializers_of_equal_bytes_but_another_kind_stay_apart() -> None:
     assert list(result.model.graph.initializers) == ["a/t", "a/i", "b/t", "b/i"]
     after = answers(result.model, x=np.zeros(2, np.float32))
     assert [list(after[f"{m}/s"]) for m in "abc"] == [["a", "bc"], ["ab", "c"], ["a", "bc"]]
+
+
+def test_packed_integers_stay_packed() -> None:
+    def model(*values: int) -> ir.Model:
+        nodes = [
+            onnx.helper.make_node("DequantizeLinear", ["w", "s"], ["d"]),
+            onnx.helper.make_node("Add", ["x", "d"], ["y"]),
+        ]
+        kind = onnx.TensorProto
+        graph = onnx.helper.make_graph(
+            nodes,
+            "packed",
+            [onnx.helper.make_tensor_value_info("x", kind.FLOAT, [3])],
+            [onnx.helper.make_tensor_value_info("y", kind.FLOAT, [3])],
+            [
+                onnx.helper.make_tensor("w", kind.INT4, [3], values),
+                onnx.helper.make_tensor("s", kind.FLOAT, [], [0.5]),
+            ],
+        )
+        imports = [onnx.helper.make_opsetid("", 21)]
+        return ir.from_proto(onnx.helper.make_model(graph, opset_imports=imports, ir_version=10))
+
+    merged = merge([model(1, -2, 3), model(1, -2, 4), model(1, -2, 3)], names="abc").model
+
+    stored = {tensor.name: tensor for tensor in ir.to_proto(merged).graph.initializer}
+    assert set(stored) == {"a/w", "a/s", "b/w", "ensemble/y/share"}
+    assert len(stored["a/w"].raw_data) == 2
+    after = answers(merged, x=np.zeros(3, np.float32))["y"]
+    np.testing.assert_allclose(after, [0.5, -1, (1.5 + 2 + 1.5) / 3], rtol=1e-6)
 
 
 def test_the_models_stay_as_they_are() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -63,6 +64,7 @@ def test_networks_of_other_layouts_and_exporters_answer_as_one_by_one() -> None:
     np.testing.assert_allclose(
         answers(result.model, image=nchw)["logits"], np.mean(alone, axis=0), rtol=1e-5, atol=1e-5
     )
+    onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
     (note,) = result.details["notes"]
     assert "(mnist_resnet, mnist_mobilenet)" in note
     vote = merge(models, names=member_names(paths), combine="vote")

@@ -24,7 +24,7 @@ def test_lower_members_are_raised_and_the_details_say_so() -> None:
     assert (old["opset"], old["converted"]) == ([12, 17], 1)
     after = session_of(result.model).run({"x": x})["y"]
     np.testing.assert_allclose(after, np.mean(alone, axis=0), rtol=1e-6)
-    assert not np.allclose(*alone)
+    assert not np.allclose(alone[0], alone[1])
 
 
 def test_a_vote_raises_everything_to_what_it_needs() -> None:
