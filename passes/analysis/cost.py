@@ -58,6 +58,6 @@ def _constants(model: ir.Model) -> list[ir.TensorProtocol]:
             continue
         attribute = node.attributes.get("value")
         if attribute is not None and not attribute.is_ref():
-            tensor = attribute.as_tensor()
-            found[id(tensor)] = tensor
+            # Not as_tensor(), whose check of the protocol takes longer than all else here.
+            found[id(attribute.value)] = attribute.value
     return list(found.values())
