@@ -79,7 +79,7 @@ def loadable(model: ir.Model, outputs: Sequence[str] | None = None) -> Loadable:
                 0,
                 tensor.nbytes,
                 tensor.dtype,
-                shape=tensor.shape,
+                shape=ir.Shape(tensor.shape),
                 name=value.name,
             )
         else:

@@ -216,6 +216,18 @@ def test_files_that_are_no_data(tmp_path: Path, bytes_: bytes) -> None:
             open_data(str(tmp_path / name), [X])
 
 
+def test_versions_of_the_format(tmp_path: Path) -> None:
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array(file, rows(2), version=(2, 0))
+    assert sizes(open_data(str(tmp_path), [X]), 8) == [(2, 3)]
+
+    raw = bytearray((tmp_path / "x.npy").read_bytes())
+    raw[6] = 3
+    (tmp_path / "x.npy").write_bytes(raw)
+    with pytest.raises(DataError, match=r"version \(3, 0\) of the format holds no plain array"):
+        open_data(str(tmp_path), [X])
+
+
 def test_a_folder_has_to_hold_one_kind_of_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no \.npz and no \.npy"):
         open_data(str(tmp_path), [X])
