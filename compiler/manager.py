@@ -170,7 +170,7 @@ def check_needs(pipeline: Pipeline, context: Context) -> None:
         PassError: A pass needs calibration data and there is none.
     """
     for step in pipeline.steps():
-        if isinstance(step.run, Pass) and step.run.needs_data and context.data is None:
+        if isinstance(step.run, Pass) and step.run.requires_data() and context.data is None:
             raise PassError(
                 f"{step.name} needs data and got none",
                 hint="give samples with --data: an .npz keyed by input name, a folder of .npy "

@@ -104,7 +104,9 @@ def _pass_rows(report: Report) -> list[list[str]]:
         [
             record.name,
             str(record.rewritten or ""),
-            "; ".join(f"{count} times: {reason}" for reason, count in record.declined.most_common()),
+            "; ".join(
+                f"{count} times: {reason}" for reason, count in record.declined.most_common()
+            ),
             f"{record.nodes[0]} → {record.nodes[1]}" if record.modified else "",
             f"{record.seconds * 1000:.0f} ms",
             f"{record.status}: {record.reason}" if record.reason else record.status,

@@ -158,6 +158,10 @@ class Pass(ir.passes.InPlacePass):
         if name is not None and not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
             raise TypeError(f"pass name {name!r} of {cls.__qualname__} is not kebab-case")
 
+    def requires_data(self) -> bool:
+        """Whether it needs calibration data with these options; ``needs_data`` is the default."""
+        return self.needs_data
+
     @abstractmethod
     def rewrite(self, model: ir.Model, context: Context) -> Result:
         """Rewrite ``model`` in place and say what was done and what was declined.
