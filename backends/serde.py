@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -52,7 +52,8 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     return model
 
 
-Replace: TypeAlias = Callable[[ir.Value, ir.TensorProtocol], "ir.TensorProtocol | None"]
+Owner: TypeAlias = ir.Value | ir.Node
+Replace: TypeAlias = Callable[[Owner, ir.TensorProtocol], ir.TensorProtocol | None]
 
 
 def to_proto(model: ir.Model, *, replace: Replace | None = None) -> onnx.ModelProto:
@@ -60,15 +61,21 @@ def to_proto(model: ir.Model, *, replace: Replace | None = None) -> onnx.ModelPr
 
     Args:
         model: The model.
-        replace: Called with every initializer and every output of a ``Constant`` and its tensor;
-            a tensor that it answers is written instead. Keeps weights from being copied, see
-            :func:`hollow`.
+        replace: Called with every initializer and its tensor, and with every node and a tensor
+            among its attributes; a tensor that it answers is written instead. Keeps weights from
+            being copied, see :func:`hollow`.
+
+    Raises:
+        ModelError: It cannot be expressed as a protobuf.
     """
-    if replace is None:
-        proto = ir.to_proto(model)
-    else:
-        with _replaced(model, replace):
+    try:
+        with _replaced(model, replace) if replace is not None else nullcontext():
             proto = ir.to_proto(model)
+    except (ir.serde.SerdeError, ValueError, TypeError) as error:
+        reason = _root(error)
+        if isinstance(reason, UnicodeDecodeError):
+            raise ModelError("the model holds text that is not UTF-8, so it is damaged") from error
+        raise ModelError(f"the model cannot be serialized: {reason}") from error
     for value, info in zip(
         (*model.graph.inputs, *model.graph.outputs),
         (*proto.graph.input, *proto.graph.output),
@@ -151,8 +158,8 @@ def _owned(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
 
 
 def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
     return error
 
 
@@ -243,27 +250,38 @@ def external(tensor: ir.TensorProtocol, location: str, offset: int | None) -> ir
 def _replaced(model: ir.Model, replace: Replace) -> Iterator[None]:
     """Have other tensors in ``model`` while the block runs."""
     values: list[tuple[ir.Value, ir.TensorProtocol]] = []
-    nodes: list[tuple[ir.Node, ir.Attr]] = []
+    attributes: list[tuple[ir.Node, ir.Attr]] = []
+    graphs = [*model.graphs()]
+    for function in model.functions.values():
+        graphs += (function.graph, *function.graph.subgraphs())
     try:
-        for graph in model.graphs():
+        for graph in graphs:
             for value in graph.initializers.values():
                 tensor = value.const_value
-                new = None if tensor is None else replace(value, tensor)
-                if tensor is not None and new is not None:
+                if tensor is not None and (new := replace(value, tensor)) is not None:
                     values.append((value, tensor))
                     value.const_value = new
             for node in graph:
-                attribute = node.attributes.get("value") if node.op_type == "Constant" else None
-                if attribute is None or attribute.is_ref():
-                    continue
-                if attribute.type == ir.AttributeType.TENSOR:
-                    new = replace(node.outputs[0], attribute.as_tensor())
-                    if new is not None:
-                        nodes.append((node, attribute))
-                        node.attributes["value"] = ir.AttrTensor("value", new)
+                for attribute in node.attributes.values():
+                    if (changed := _changed(node, attribute, replace)) is not None:
+                        attributes.append((node, attribute))
+                        node.attributes[attribute.name] = changed
         yield
     finally:
         for value, tensor in values:
             value.const_value = tensor
-        for node, attribute in nodes:
-            node.attributes["value"] = attribute
+        for node, attribute in attributes:
+            node.attributes[attribute.name] = attribute
+
+
+def _changed(node: ir.Node, attribute: ir.Attr, replace: Replace) -> ir.Attr | None:
+    """``attribute`` with the tensors that ``replace`` answers, or ``None`` if it answers none."""
+    if attribute.is_ref():
+        return None
+    if attribute.type == ir.AttributeType.TENSOR:
+        new = replace(node, attribute.as_tensor())
+        return None if new is None else ir.AttrTensor(attribute.name, new)
+    if attribute.type == ir.AttributeType.TENSORS:
+        tensors = [replace(node, tensor) or tensor for tensor in attribute.as_tensors()]
+        return ir.AttrTensors(attribute.name, tensors)
+    return None

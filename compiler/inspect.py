@@ -33,7 +33,7 @@ def inspect(
         ``functions``, ``metadata`` and ``warnings``.
 
     Raises:
-        ModelError: A file of the model has gone, or shapes cannot be inferred at all.
+        ModelError: A file of the model has gone.
     """
     weights = model.graph.initializers
     return {

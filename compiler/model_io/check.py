@@ -56,10 +56,7 @@ def check_proto(proto: onnx.ModelProto, apart: Mapping[int, int] | None = None) 
         ModelError: It cannot be used; the message says why and where.
     """
     findings = Findings()
-    try:
-        _check_model(proto, apart or {}, findings)
-    except UnicodeDecodeError as error:
-        raise ModelError("the model holds a name that is not UTF-8: it is damaged") from error
+    _check_model(proto, apart or {}, findings)
     return findings
 
 
@@ -126,7 +123,11 @@ def _check_recursion(proto: onnx.ModelProto) -> None:
     while open_:
         leaves = {name for name in open_ if not calls[name] & open_}
         if not leaves:
-            raise ModelError(f"the local function {min(open_)[1]!r} calls itself")
+            name, seen = min(open_), set[tuple[str, str]]()
+            while name not in seen:
+                seen.add(name)
+                name = min(calls[name] & open_)
+            raise ModelError(f"the local function {name[1]!r} calls itself")
         open_ -= leaves
 
 
@@ -141,6 +142,8 @@ def _check_graph(
     inputs = [info.name for info in graph.input]
     initializers = [tensor.name for tensor in graph.initializer]
     initializers += [tensor.values.name for tensor in graph.sparse_initializer]
+    outputs = [info.name for info in graph.output]
+    _check_text(graph.name, *inputs, *initializers, *outputs)
     for what, names in (("input", inputs), ("initializer", initializers)):
         if "" in names:
             raise ModelError(f"an {what} of {where} has no name")
@@ -151,7 +154,6 @@ def _check_graph(
         _check_tensor(tensor, apart.get(index), f"the tensor {tensor.name!r}", findings)
     findings.sparse += len(graph.sparse_initializer)
     known = {*inputs, *initializers}
-    outputs = [info.name for info in graph.output]
     _check_nodes(graph.node, known, outputs, where, outer, outer_done, findings)
 
 
@@ -170,6 +172,7 @@ def _check_nodes(
     """
     names = {"", *known}
     for node in nodes:
+        _check_text(node.op_type, node.domain, node.name, *node.input, *node.output)
         for name in node.output:
             if name:
                 if name in names:
@@ -218,6 +221,14 @@ def _check_attribute(
         _check_graph(graph, {}, visible, done, findings)
 
 
+def _check_text(*names: str) -> None:
+    """Refuse names that are not UTF-8, which protobuf gives out as bytes."""
+    try:
+        "".join(names)
+    except TypeError as error:
+        raise ModelError("the model holds a name that is not UTF-8, so it is damaged") from error
+
+
 def _label(node: onnx.NodeProto) -> str:
     name = node.name or (node.output[0] if node.output else "")
     return f"{node.op_type} {name!r}" if name else node.op_type
@@ -262,7 +273,7 @@ def _entries(dtype: ir.DataType, count: int) -> int:
     """How many entries of a repeated field ``count`` values take (``onnx.proto``)."""
     if dtype in {ir.DataType.COMPLEX64, ir.DataType.COMPLEX128}:
         return 2 * count
-    if dtype.bitwidth in {2, 4}:
+    if dtype != ir.DataType.STRING and dtype.bitwidth in {2, 4}:
         return math.ceil(count * dtype.bitwidth / 8)
     return count
 

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ...backends.errors import ModelError, OutputError
-from ...backends.serde import graphs_of
+from ...backends.serde import from_proto, graphs_of, to_proto
 
 Format: TypeAlias = Literal["binary", "onnxtxt", "textproto", "json"]
 
@@ -121,7 +121,7 @@ def parse(text: bytes, kind: Format, name: str) -> onnx.ModelProto:
         raise ModelError(f"{name} is not ONNX text: {_plain(error)}") from error
     except (
         DecodeError,
-        RecursionError,
+        RuntimeError,
         ValueError,
         json_format.ParseError,
         text_format.ParseError,
@@ -158,10 +158,10 @@ def render(proto: onnx.ModelProto, kind: Format) -> bytes:
         return text.encode()
     text = onnx.printer.to_text(proto)
     try:
-        same = _plain_data(onnx.parser.parse_model(text)) == _plain_data(proto)
-    except (onnx.parser.ParseError, ValueError) as error:
+        back = to_proto(from_proto(onnx.parser.parse_model(text)))
+    except (onnx.parser.ParseError, ModelError) as error:
         raise OutputError(f"{_LOSS}: {error}", hint=_KEEPS) from error
-    if not same:
+    if _plain_data(back) != _plain_data(proto):
         raise OutputError(_LOSS, hint=_KEEPS)
     return text.encode()
 
@@ -171,13 +171,15 @@ _KEEPS = "write .textproto or .json instead: they keep everything"
 
 
 def _plain_data(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of ``proto`` in which equal tensors are equal messages."""
+    """A copy of ``proto`` in which tensors that are equal are equal messages."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     for graph in graphs_of(copy):
         tensors = [*graph.initializer]
         tensors += [attribute.t for node in graph.node for attribute in node.attribute]
         for tensor in tensors:
+            if not tensor.name:
+                tensor.ClearField("name")
             if tensor.data_type not in {onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING}:
                 raw = ir.serde.deserialize_tensor(tensor).tobytes()
                 for field in ("float", "double", "int32", "int64", "uint64"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -158,7 +159,7 @@ def _is_external(model: ir.Model, wanted: bool | None, max_shard_bytes: int | No
     return sum(tensor.nbytes for _, tensor in _weights(model, 0)) > EXTERNAL_OVER
 
 
-def _weights(model: ir.Model, minimum: int) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+def _weights(model: ir.Model, minimum: float) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
     """The initializers of at least ``minimum`` bytes that can be kept apart."""
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -170,14 +171,13 @@ def _weights(model: ir.Model, minimum: int) -> Iterator[tuple[ir.Value, ir.Tenso
 
 def _inline(model: ir.Model, kind: Format) -> Iterable[Piece]:
     """``model`` in one file."""
-    if kind != "binary":
-        return [_serialized(finished(to_proto(model)), kind)]
+    minimum = _SPLICE_MINIMUM if kind == "binary" else math.inf
     large = {
-        value: tensor
-        for value, tensor in _weights(model, _SPLICE_MINIMUM)
-        if value.graph is model.graph
+        value: tensor for value, tensor in _weights(model, minimum) if value.graph is model.graph
     }
-    proto = to_proto(model, replace=lambda value, t: hollow(t) if value in large else None)
+    proto = to_proto(
+        model, replace=lambda owner, t: hollow(t) if owner in large else _brought_in(t)
+    )
     by_name = {value.name: tensor for value, tensor in large.items()}
     weights = {
         index: by_name[initializer.name]
@@ -185,6 +185,8 @@ def _inline(model: ir.Model, kind: Format) -> Iterable[Piece]:
         if initializer.name in by_name
     }
     proto = finished(proto)
+    if kind != "binary":
+        return [render(proto, kind)]
     _check_size(proto.ByteSize() + sum(tensor.nbytes for tensor in weights.values()))
     return spliced(proto, weights)
 
@@ -193,7 +195,8 @@ def _write_data(
     model: ir.Model, path: Path, staged: Staged, max_shard_bytes: int | None
 ) -> tuple[onnx.ModelProto, list[Path]]:
     """Write the weights of ``model`` to data files and return the rest, which refers to them."""
-    tensors = {id(tensor): tensor for _, tensor in _weights(model, EXTERNAL_MINIMUM)}
+    weights = dict(_weights(model, EXTERNAL_MINIMUM))
+    tensors = {id(tensor): tensor for tensor in weights.values()}
     shards = _shards(tensors.values(), max_shard_bytes)
     files = _free_names(path, len(shards), {*model.graph.meta.get(DATA_FILES, ())})
     places: dict[int, tuple[str, int]] = {}
@@ -202,9 +205,24 @@ def _write_data(
         staged.write(file, _laid_out(shard))
     proto = to_proto(
         model,
-        replace=lambda _, t: external(t, *places[id(t)]) if id(t) in places else None,
+        replace=lambda owner, t: (
+            external(t, *places[id(t)]) if owner in weights else _brought_in(t)
+        ),
     )
     return finished(proto), files
+
+
+def _brought_in(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
+    """``tensor`` in memory, if its data lies in a file that the result would not come with."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return None
+    return ir.Tensor(
+        tensor.numpy(),
+        tensor.dtype,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props) or None,
+    )
 
 
 Placed: TypeAlias = tuple[int, ir.TensorProtocol]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from ...backends.errors import ModelError
 from ..graph import subgraphs_of
 from .shapes import annotate_shapes
 
@@ -25,10 +26,26 @@ def macs(model: ir.Model, dims: Mapping[str, int] | None = None) -> int | None:
 
     Returns:
         The count, or ``None`` where an operator that counts has a shape that does not follow from
-        those of the inputs.
+        those of the inputs, or shapes cannot be inferred at all.
+    """
+    try:
+        return graph_macs(sized(model, dims, inline=True).graph)
+    except ModelError:
+        return None
+
+
+def sized(
+    model: ir.Model, dims: Mapping[str, int] | None = None, *, inline: bool = False
+) -> ir.Model:
+    """A clone of ``model`` with ``dims``, and 1 for all other dynamic dimensions, in its shapes.
+
+    Args:
+        model: The model; it is not changed.
+        dims: Sizes of named dynamic dimensions.
+        inline: Whether bodies of functions take the place of their calls.
 
     Raises:
-        ModelError: Shapes cannot be inferred at all.
+        ModelError: Shapes cannot be inferred at all, or functions cannot be inlined.
     """
     clone = model.clone()
     for graph in clone.graphs():
@@ -37,10 +54,21 @@ def macs(model: ir.Model, dims: Mapping[str, int] | None = None) -> int | None:
         for node in graph:
             for output in node.outputs:
                 output.shape = _fixed(output.shape, dims or {})
-    if clone.functions:
-        InlinePass()(clone)
+    if inline and clone.functions:
+        _inline(clone)
     annotate_shapes(clone)
-    return graph_macs(clone.graph)
+    return clone
+
+
+def _inline(model: ir.Model) -> None:
+    """Inline all functions. Those of other opsets too: no count depends on the version."""
+    for function in model.functions.values():
+        for domain in function.opset_imports.keys() & model.opset_imports.keys():
+            function.opset_imports[domain] = model.opset_imports[domain]
+    try:
+        InlinePass()(model)
+    except (ValueError, ir.passes.PassError) as error:
+        raise ModelError(f"the model's functions cannot be inlined: {error}") from error
 
 
 def _fixed(shape: ir.Shape | None, dims: Mapping[str, int]) -> ir.Shape | None:
