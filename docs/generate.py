@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 import mkdocs_gen_files
-import typer.main
+import typer
 
 import onnxpress
 from onnxpress.backends import errors
@@ -19,25 +20,42 @@ from onnxpress.passes import registry
 def command_line() -> Iterator[str]:
     """Every command with its arguments and options, from the command line itself."""
     yield "# Command line\n"
-    group: Any = typer.main.get_command(app)
-    for name, command in group.commands.items():
-        yield f"## `onnxpress {name}`\n"
-        yield inspect.cleandoc(command.help or "").replace("[bold]", "**").replace("[/]", "**") + "\n"
+    for command in app.registered_commands:
+        yield f"## `onnxpress {command.name}`\n"
+        text = inspect.cleandoc(command.callback.__doc__ or "")
+        yield text.replace("[bold]", "**").replace("[/]", "**") + "\n"
         yield "| argument or option | meaning | default |\n|---|---|---|"
-        for parameter in command.params:
-            flags = [*parameter.opts, *parameter.secondary_opts]
-            kind = getattr(parameter, "metavar", None) or ""
-            choices = getattr(parameter.type, "choices", None)
-            if choices:
-                kind = " or ".join(str(getattr(one, "value", one)) for one in choices)
-            shown = ", ".join(flags) if parameter.param_type_name == "option" else kind
-            written = f"`{shown} {kind}`" if kind and shown != kind else f"`{shown}`"
-            shown_default = getattr(parameter, "show_default", None)
-            default = shown_default if isinstance(shown_default, str) else parameter.default
-            text = "required" if parameter.required else "" if default is None else f"`{default}`"
-            help_text = (getattr(parameter, "help", None) or "").replace("|", "\\|")
-            yield f"| {written} | {help_text} | {text} |"
+        hints = typing.get_type_hints(command.callback, include_extras=True)
+        for name, parameter in inspect.signature(command.callback).parameters.items():
+            kind, info = typing.get_args(hints[name])
+            yield f"| {_written(name, kind, info)} | {_cell(info.help)} | {_default(info, parameter)} |"
         yield ""
+
+
+def _written(name: str, kind: Any, info: Any) -> str:
+    """The parameter as it is typed: its flags and what stands behind them."""
+    choices = [one for part in (kind, *typing.get_args(kind)) for one in _literals(part)]
+    value = info.metavar or "|".join(choices)
+    flags = ", ".join(getattr(info, "param_decls", None) or [f"--{name.replace('_', '-')}"])
+    shown = value if isinstance(info, typer.models.ArgumentInfo) else f"{flags} {value}"
+    return f"`{_cell(shown.strip())}`"
+
+
+def _literals(kind: Any) -> list[str]:
+    is_literal = typing.get_origin(kind) is typing.Literal
+    return [str(one) for one in typing.get_args(kind)] if is_literal else []
+
+
+def _default(info: Any, parameter: inspect.Parameter) -> str:
+    if isinstance(info.show_default, str):
+        return f"`{info.show_default}`"
+    if parameter.default is inspect.Parameter.empty:
+        return "required"
+    return "" if parameter.default in {None, False} else f"`{parameter.default}`"
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|")
 
 
 def passes() -> Iterator[str]:

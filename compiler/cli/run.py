@@ -14,7 +14,7 @@ from ...backends.environment import detect_target
 from ...backends.errors import OutputError, UsageError
 from ...backends.ort import check_provider, specs_of
 from ...backends.targets import Target, TargetName
-from ...passes.ensembles.merge import merge
+from ...passes.ensembles.merge import member_names, merge
 from ..compile import Outcome, Progress, Settings, compile_model, compression
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, choose, parse
@@ -98,10 +98,9 @@ def merge_job(
         for index, path in enumerate(models):
             progress(f"reading {path.name}", index, len(models))
             members.append(load(path))
-        merged = merge(
-            members, names=[path.stem for path in models], combine=combine, weights=weights
-        )
+        merged = merge(members, names=member_names(models), combine=combine, weights=weights)
         outcome = compile_model(merged.model, pipeline, settings_of(job, merged.model, progress))
+        outcome.report.warnings += merged.details["notes"]
         progress("writing", 0, None)
         finish(outcome, job, inputs=models)
     show(outcome.report, job)

