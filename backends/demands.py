@@ -113,7 +113,7 @@ def _one_hot(node: ir.Node, index: int) -> Kind | None:
     depth = _constant(node.inputs[1])
     if index != 0 or depth is None:
         return None
-    return Kind("integers", (0, int(depth.reshape(-1)[0])))
+    return Kind("integers", (0, max(1, int(depth.reshape(-1)[0]))))
 
 
 def _embed_layer_norm(node: ir.Node, index: int) -> Kind | None:
@@ -135,7 +135,7 @@ def _reverse_lengths(node: ir.Node, index: int) -> Kind | None:
 
 def _lengths(dims: list[int | Size | None], axis: int) -> Kind:
     size = dims[axis] if axis < len(dims) else None
-    return Kind("lengths", (size,)) if size is not None else _ONE
+    return Kind("lengths", (size,)) if size else _ONE
 
 
 def _compared(node: ir.Node, index: int) -> Kind | None:

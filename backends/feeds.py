@@ -14,6 +14,7 @@ from .base import Array, Feeds
 from .errors import DataError, UsageError
 from .guess import fed_inputs, guess_kinds
 from .kinds import Kind, parse_kind
+from .serde import MAP_TYPE
 
 __all__ = ["Dim", "Kind", "dynamic_dims", "parse_kind", "plan_sizes", "seeded_feeds", "sizes_in"]
 
@@ -63,8 +64,11 @@ def shape_of(value: ir.Value) -> list[int | ir.SymbolicDim]:
     Raises:
         DataError: The input is no tensor, so that no array can be fed to it.
     """
-    if not isinstance(value.type, (ir.TensorType, type(None))):
-        raise DataError(f"the input {value.name!r} is a {value.type}, which cannot be made up")
+    if MAP_TYPE in value.meta or not isinstance(value.type, (ir.TensorType, type(None))):
+        raise DataError(
+            f"the input {value.name!r} is no tensor, so its values cannot be made up",
+            hint="give samples with --data",
+        )
     if value.shape is None:
         return [ir.SymbolicDim(None), ir.SymbolicDim(None)]
     return [

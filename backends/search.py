@@ -27,10 +27,10 @@ from .kinds import Kind
 Run: TypeAlias = Callable[[Feeds], Mapping[Any, Array]]
 
 _PROBES = 96
-"""How many runs a search may take; a model that accepts what is plausible takes three."""
+"""How many runs a search may take with values of one kind; most models are content with three."""
 
 
-_ELEMENTS = 1 << 26
+_ELEMENTS = 1 << 24
 """How many elements the inputs of one run may have together."""
 
 
@@ -143,7 +143,7 @@ class _Search:
         """
         guessed, second = self.kinds, None
         for kinds in _simpler(guessed, fixed):
-            self.kinds = kinds
+            self.kinds, self.left = kinds, _PROBES
             for roles, sizes in _rungs(free):
                 case = self.probe(sizes, 0)
                 if case is None:

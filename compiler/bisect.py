@@ -144,7 +144,9 @@ def bisect(
             state.contract,
             verifier.feeds,
         )
-        if report.reduced is not None:
+        if report.reduced is None:
+            report.reason += " (no part of the model shows it by itself)"
+        else:
             report.files = _write(report.reduced, reduce_to)
     return report
 
