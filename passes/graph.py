@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeGuard
 
+import numpy as np
 import onnx_ir as ir
 
 from ..backends.base import Array
@@ -142,10 +143,10 @@ def add_initializer(graph: ir.Graph, name: str, array: Array | ir.TensorProtocol
     Raises:
         ValueError: ``name`` is taken.
     """
-    tensor = ir.tensor(array, name=name)
+    tensor = ir.tensor(array, name=name) if isinstance(array, np.ndarray) else array
     value = ir.Value(
         name=name,
-        shape=ir.Shape(tensor.numpy().shape),
+        shape=ir.Shape(tensor.shape.numpy()),
         type=ir.TensorType(tensor.dtype),
         const_value=tensor,
     )

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..base import Array
 from ..graph import constant_tensor, is_constant, is_op, subgraphs_of
-from .evaluate import as_tensor
+from .evaluate import nbytes_of
 from .foldable import captured, refusal
 
 SMALLEST = 64
@@ -128,7 +128,7 @@ def _plan(
         if not outputs:
             continue
         size = sum(
-            as_tensor(arrays[output]).nbytes if output in arrays else nbytes(output) or 0
+            nbytes_of(arrays[output]) if output in arrays else nbytes(output) or 0
             for output in outputs
         )
         if size > max(rooms.left(node) + max_growth, SMALLEST):

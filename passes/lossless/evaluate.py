@@ -157,4 +157,9 @@ def as_tensor(array: Array) -> ir.TensorProtocol:
     if array.dtype == object:
         texts = [text.encode() for text in array.flat]
         return ir.StringTensor(texts, shape=ir.Shape(array.shape))
-    return ir.tensor(np.ascontiguousarray(array).reshape(array.shape))
+    return ir.Tensor(np.ascontiguousarray(array).reshape(array.shape))
+
+
+def nbytes_of(array: Array) -> int:
+    """The bytes of :func:`as_tensor` of ``array``."""
+    return as_tensor(array).nbytes if array.dtype == object else int(array.nbytes)

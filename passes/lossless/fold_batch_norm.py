@@ -13,7 +13,7 @@ import onnx_ir as ir
 from ..base import Context, Pass, Result
 from ..graph import feeds_only, graph_of, is_op, take_over
 from .affine import Affine, Layer
-from .constants import drop_unused, resolved_constant
+from .constants import resolved_constant
 from .layers import LINEAR, LayerWriter, bias_add, constant_side, hidden_taps, match_layer
 
 _EPSILON = float(np.float32(1e-5))
@@ -128,8 +128,8 @@ class _Folder:
         return LayerWriter(self.model)
 
     def finish(self) -> Result:
-        if "writer" in self.__dict__ and self.writer.duplicated:
-            self.result.details["duplicated_bytes"] = self.writer.duplicated
+        if self.result.modified and (duplicated := self.writer.finish()):
+            self.result.details["duplicated_bytes"] = duplicated
         return self.result
 
     def fold(self, chain: _Chain) -> None:
@@ -158,9 +158,9 @@ class _Folder:
         new = self.writer.write(layer, *parts, old.name or layer.node.op_type)
         new.type, new.shape = old.type or new.type, old.shape or new.shape
         take_over(new, old)
-        _remove(chain.norms)
+        self.remove(chain.norms)
         if layer.add is not None and layer.add.outputs[0] is not new:
-            _remove([layer.add])
+            self.remove([layer.add])
         return ""
 
     def into_layers_after(self, chain: _Chain) -> str:
@@ -178,8 +178,16 @@ class _Folder:
             base = layer.node.outputs[0].name or layer.node.op_type
             self.writer.write(layer, weight, bias, base)
         chain.output.replace_all_uses_with(chain.source)
-        _remove(chain.norms)
+        self.remove(chain.norms)
         return ""
+
+    def remove(self, nodes: Sequence[ir.Node]) -> None:
+        """Take ``nodes``, each read by the next one only, out of their graph."""
+        for node in reversed(nodes):
+            for value in node.inputs:
+                if value is not None:
+                    self.writer.retire(value)
+            graph_of(node).remove(node, safe=True)
 
     def merge(self, chain: _Chain) -> None:
         """Make the last normalization of ``chain`` do what all of them do."""
@@ -192,7 +200,7 @@ class _Folder:
         for index, (array, dtype, role) in enumerate(zip(arrays, types, _ROLES, strict=True), 1):
             self.writer.replace(last, index, f"{chain.output.name}.{role}", array.astype(dtype))
         last.replace_input_with(0, chain.source)
-        _remove(first)
+        self.remove(first)
         for norm in first:
             self.result.rewrote(norm)
 
@@ -270,15 +278,6 @@ def _flattened(node: ir.Node) -> ir.Value | None:
         target = resolved_constant(node.inputs[1])
         return node.outputs[0] if target is not None and target.tolist() == [0, -1] else None
     return None
-
-
-def _remove(nodes: Sequence[ir.Node]) -> None:
-    """Take ``nodes``, each read by the next one only, out of their graph with their constants."""
-    for node in reversed(nodes):
-        inputs = node.inputs
-        graph_of(node).remove(node, safe=True)
-        for value in inputs[1:]:
-            drop_unused(value)
 
 
 def _rank(*values: ir.Value | None) -> int | None:

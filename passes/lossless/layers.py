@@ -97,15 +97,11 @@ def hidden_taps(layer: Layer) -> str:
 
 
 class LayerWriter:
-    """Gives layers new parameters.
-
-    Attributes:
-        duplicated: The bytes of new weights whose old version stays, because others read it.
-    """
+    """Gives layers new parameters; :meth:`finish` drops the old ones that nothing reads."""
 
     def __init__(self, model: ir.Model) -> None:
         self.constants = ConstantWriter(model)
-        self.duplicated = 0
+        self._replaced: dict[ir.Value, int] = {}
 
     def write(self, layer: Layer, weight: Array, bias: Array, base: str) -> ir.Value:
         """Give ``layer`` the parameters ``weight`` and ``bias``, in its own type.
@@ -128,12 +124,27 @@ class LayerWriter:
 
     def replace(self, node: ir.Node, index: int, wanted: str, array: Array) -> None:
         """Let input ``index`` of ``node`` be the constant ``array``."""
-        old = node.inputs[index]
+        if (old := node.inputs[index]) is not None:
+            self.retire(old, array.nbytes)
         constant = self.constants.add(graph_of(node), wanted, array, node)
         node.replace_input_with(index, constant)
-        drop_unused(old)
-        if (kept := resolve(old)) is not None and kept.uses():
-            self.duplicated += array.nbytes
+
+    def retire(self, value: ir.Value, nbytes: int = 0) -> None:
+        """Drop ``value`` at the end, if nothing reads it; ``nbytes`` were written in its place."""
+        self._replaced[value] = self._replaced.get(value, 0) + nbytes
+
+    def finish(self) -> int:
+        """Drop what nothing reads; returns the bytes of new constants whose old ones stay.
+
+        At the end, because asking who reads a constant takes as long as there are readers.
+        """
+        duplicated = 0
+        for value, nbytes in self._replaced.items():
+            source = resolve(value)
+            drop_unused(value)
+            if source is not None and source.uses():
+                duplicated += nbytes
+        return duplicated
 
     def _append_add(self, node: ir.Node, bias: Array, base: str) -> ir.Value:
         """Put an ``Add`` of ``bias`` after ``node``, in its place for all that read it."""
