@@ -79,7 +79,7 @@ def loadable(model: ir.Model, outputs: Sequence[str] | None = None) -> Loadable:
                 0,
                 tensor.nbytes,
                 tensor.dtype,
-                shape=ir.Shape(tensor.shape),
+                shape=ir.Shape(tensor.shape.numpy()),
                 name=value.name,
             )
         else:
