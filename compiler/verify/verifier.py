@@ -118,9 +118,10 @@ class Verifier:
         for case in found.accepted:
             self._keep(case.sizes, case.feeds, case.answers)
         if not found.accepted:
-            last = found.rejected[-1][1] if found.rejected else "it has no inputs"
+            sizes, why = found.rejected[0] if found.rejected else ({}, "it has no inputs")
             self._unavailable = (
-                f"no inputs were found that the original accepts ({last}); give some with --data"
+                f"no inputs were found that the original accepts, at {_sizes_text(sizes)}: {why}; "
+                "give some with --data, or sizes with --dim"
             )
             self.not_run.append(self._unavailable)
 

@@ -141,13 +141,13 @@ class Fidelity:
 
     def _add(self, a: Array, b: Array, distance: Array, against: Array) -> None:
         wrong = distance > 0
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             relative = distance[wrong] / against[wrong]
-        self.max_rel = max(self.max_rel, float(relative.max(initial=0)))
-        self.signal += float(np.dot(a, a))
-        self.noise += float(np.dot(distance, distance))
-        self.product += float(np.dot(a, b))
-        self.candidate_power += float(np.dot(b, b))
+            self.max_rel = max(self.max_rel, float(relative.max(initial=0)))
+            self.signal += float(np.dot(a, a))
+            self.noise += float(np.dot(distance, distance))
+            self.product += float(np.dot(a, b))
+            self.candidate_power += float(np.dot(b, b))
 
     def _update_top1(self, reference: Array, candidate: Array) -> None:
         width = reference.shape[-1]
@@ -181,13 +181,15 @@ def scale_of(array: Array) -> Array:
     rows. Slices of fewer than 64 elements are not asked, chance makes some of them small.
     Elements that are not finite count as zero.
     """
-    power = np.square(np.where(np.isfinite(array), array, 0), dtype=np.float64)
+    finite = np.where(np.isfinite(array), array, 0).astype(np.float64)
+    peak = float(np.abs(finite).max(initial=0)) or 1.0
+    power = np.square(finite / peak)
     least = np.full(array.shape, power.mean() if power.size else 0.0)
     for axis, length in enumerate(array.shape):
         if length > 1 and array.size >= 64 * length:
             others = tuple(other for other in range(array.ndim) if other != axis)
             np.minimum(least, power.mean(axis=others, keepdims=True), out=least)
-    scale: Array = np.sqrt(least)
+    scale: Array = peak * np.sqrt(least)
     return scale
 
 
