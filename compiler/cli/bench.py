@@ -76,50 +76,48 @@ def bench(
         )
     if json:
         common.print_json(report.to_json())
-        return
-    show(common.stdout(), report)
+    elif not quiet:
+        show(common.stdout(), report)
 
 
 def show(console: Console, report: BenchReport) -> None:
     """Print the latencies and the verdicts, and the profiles where there are any."""
     from rich.markup import escape
 
-    console.print(_latencies(report))
-    for model in report.models:
+    names = _names([model.path for model in report.models])
+    console.print(_latencies(report, names))
+    for name, pair in zip(names[1:], report.pairs, strict=True):
+        style = _STYLES.get(pair.verdict, "yellow")
+        low, high = pair.ci95
+        console.print(
+            f"{escape(name)} against {escape(names[0])}: [{style}]{pair.verdict}[/], "
+            f"{pair.speedup:.2f}x (95% interval {low:.2f} to {high:.2f})",
+            soft_wrap=True,
+        )
+    for name, model in zip(names, report.models, strict=True):
         if model.operators:
-            console.print(f"\n[bold]{escape(model.path)}[/], per run", soft_wrap=True)
+            console.print(f"\n[bold]{escape(name)}[/], per run", soft_wrap=True)
             console.print(_operators(model))
     threads = f"{report.threads} threads" if report.threads else "ONNX Runtime's own thread count"
     shapes = ", ".join(f"{name} {shape}" for name, shape in report.feeds.items())
     console.print(f"\n{report.provider}, {threads}; {escape(shapes)}", style="dim", soft_wrap=True)
 
 
-def _latencies(report: BenchReport) -> Table:
+def _names(paths: list[str]) -> list[str]:
+    """The file names where they tell the models apart, the whole paths otherwise."""
+    names = [Path(path).name for path in paths]
+    return names if len(set(names)) == len(names) else paths
+
+
+def _latencies(report: BenchReport, names: list[str]) -> Table:
     from rich.markup import escape
 
-    table = _table("model", "median", "p10 to p90", "p99", "runs", "peak memory")
-    pairs = [None, *report.pairs]
-    if report.pairs:
-        table.add_column("speedup", justify="right")
-        table.add_column("95% interval", justify="right")
-        table.add_column("verdict")
-    for model, pair in zip(report.models, pairs, strict=True):
+    table = _table("model", "median ms", "p10", "p90", "p99", "runs", "peak MB")
+    for name, model in zip(names, report.models, strict=True):
         found = model.latency
-        peak = "not measured" if model.peak_rss_mb is None else f"{model.peak_rss_mb:.0f} MB"
-        row = [
-            escape(model.path),
-            f"{found.median_ms:.3f} ms",
-            f"{found.p10_ms:.3f} to {found.p90_ms:.3f}",
-            f"{found.p99_ms:.3f}",
-            str(found.runs),
-            peak,
-        ]
-        if pair is not None:
-            low, high = pair.ci95
-            style = _STYLES.get(pair.verdict, "yellow")
-            row += [f"{pair.speedup:.2f}x", f"{low:.2f} to {high:.2f}"]
-            row += [f"[{style}]{pair.verdict}[/]"]
-        table.add_row(*row)
+        quantiles = (found.median_ms, found.p10_ms, found.p90_ms, found.p99_ms)
+        peak = "not measured" if model.peak_rss_mb is None else f"{model.peak_rss_mb:.0f}"
+        table.add_row(escape(name), *(f"{ms:.3f}" for ms in quantiles), str(found.runs), peak)
     return table
 
 
@@ -145,5 +143,5 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(first, overflow="fold")
     for name in others:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     return table

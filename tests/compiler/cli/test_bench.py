@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ def test_two_models_in_a_table(onnxpress: Command, models: Path) -> None:
     assert done.code == 0, done.err
     assert done.err == ""
     lines = done.out.splitlines()
-    columns = "model median p10 to p90 p99 runs peak memory speedup 95% interval verdict"
-    assert " ".join(lines[0].split()) == columns
-    assert " MB" in lines[1]
-    assert "x" in lines[2]
+    assert " ".join(lines[0].split()) == "model median ms p10 p90 p99 runs peak MB"
+    assert [line.split()[0] for line in lines[1:3]] == ["mnist_cnn_0.onnx", "mnist_cnn_1.onnx"]
+    assert re.fullmatch(
+        r"mnist_cnn_1.onnx against mnist_cnn_0.onnx: (faster|slower|no significant difference), "
+        r"\d\.\d\dx \(95% interval \d\.\d\d to \d\.\d\d\)",
+        lines[3],
+    )
     assert "per run" in done.out
     assert "Conv" in done.out
     assert "cpu, 1 threads; image [2, 28, 28, 1]" in done.out
@@ -42,6 +46,19 @@ def test_json_is_all_there_is_on_standard_output(onnxpress: Command, models: Pat
     assert done.json["models"][0]["peak_rss_mb"] is None
     assert done.json["pairs"] == []
     assert done.json["environment"]["packages"]["onnxruntime"]
+
+
+def test_quiet_says_nothing_and_equal_names_are_told_apart(
+    onnxpress: Command, models: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "mnist_resnet.onnx"
+    copy.write_bytes((models / "mnist_resnet.onnx").read_bytes())
+    arguments = ("bench", models / "mnist_resnet.onnx", copy, "--seconds", 0.1, "--no-memory")
+
+    assert onnxpress(*arguments, "--quiet").out == ""
+    out = onnxpress(*arguments).out
+    assert f"{copy} against {models / 'mnist_resnet.onnx'}" in out
+    assert "not measured" in out
 
 
 def test_models_that_do_not_fit_together(onnxpress: Command, models: Path) -> None:
