@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def reason(self) -> str:
-        """Why they are not equal; empty if they are."""
+        """Why they are not equal, or what could not be compared although they are."""
         return self.verification.reason
 
     def to_json(self) -> dict[str, Any]:

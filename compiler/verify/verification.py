@@ -27,7 +27,7 @@ class OutputCheck:
         is_float: Whether it holds floats.
     """
 
-    status: Status = "ok"
+    status: Literal["ok", "failed", "not-comparable"] = "ok"
     reason: str = ""
     fidelity: Fidelity = field(default_factory=Fidelity)
     elements: int = 0
@@ -57,7 +57,7 @@ class Verification:
         status: ``ok`` if every output that can be compared agrees in every run; ``failed`` if one
             does not, or the model does not run where the original does; ``not-comparable`` if no
             output can be compared; ``not-run`` if nothing could be run.
-        reason: Why it is not ``ok``.
+        reason: Why it is not ``ok``, or what is left out although it is.
         outputs: Every output by name.
         sizes: The sizes of the dynamic dimensions, run by run.
         cases: How many different inputs both models were run on.
@@ -80,15 +80,16 @@ class Verification:
         """Draw the status from the outputs', unless it is settled already."""
         if self.status != "ok":
             return self
-        for status in ("failed", "not-run"):
-            for name, output in self.outputs.items():
-                if output.status == status:
-                    self.status, self.reason = output.status, f"output {name!r}: {output.reason}"
-                    return self
-        left = [output for output in self.outputs.values() if output.status == "ok"]
-        if self.outputs and not left:
-            first = next(iter(self.outputs.values()))
-            self.status, self.reason = "not-comparable", first.reason
+        for name, output in self.outputs.items():
+            if output.status == "failed":
+                self.status, self.reason = "failed", f"output {name!r}: {output.reason}"
+                return self
+        open_ = {n: one.reason for n, one in self.outputs.items() if one.status != "ok"}
+        if self.outputs and len(open_) == len(self.outputs):
+            self.status, self.reason = "not-comparable", next(iter(open_.values()))
+            return self
+        apart = [f"output {name!r} is not comparable: {why}" for name, why in open_.items()]
+        self.reason = "; ".join([*apart, *self.not_run])
         return self
 
     @property

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,22 +37,12 @@ def test_every_metric_is_what_its_name_says() -> None:
     assert set(METRICS) <= set(found.to_json())
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        "float16",
-        "float64",
-        "complex64",
-        "bfloat16",
-        "float8_e4m3fn",
-        "int8",
-        "uint64",
-        "int64",
-        "bool",
-        "int4",
-    ],
-)
-def test_equal_answers_of_any_type_are_equal(dtype: str) -> None:
+TYPES = [np.float16, np.float64, np.complex64, np.int8, np.uint64, np.int64, np.bool_]
+SMALL_TYPES = [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.int4]
+
+
+@pytest.mark.parametrize("dtype", [*TYPES, *SMALL_TYPES])
+def test_equal_answers_of_any_type_are_equal(dtype: Any) -> None:
     found = measure([[1, 0, 1]], [[1, 0, 1]], dtype)
     assert found.equal
     assert found.max_abs == found.max_rel == 0
