@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .read import files_of, load, warnings_of
-from .write import check_writable, finished, save
+from .repair import finished
+from .write import check_writable, save
 
 __all__ = ["check_writable", "files_of", "finished", "load", "save", "warnings_of"]

@@ -7,9 +7,11 @@ from typing import Literal, TypeAlias
 
 import onnx
 import onnx_ir as ir
+from onnx import TensorProto
 
 from ...backends.errors import ModelError, OutputError
 from ...backends.serde import from_proto, graphs_of, to_proto
+from .repair import finished
 
 Format: TypeAlias = Literal["binary", "onnxtxt", "textproto", "json"]
 
@@ -143,31 +145,34 @@ def _plain(error: Exception) -> str:
 
 
 def render(proto: onnx.ModelProto, kind: Format) -> bytes:
-    """``proto`` as text in the format ``kind``.
+    """``proto``, as :func:`~onnxpress.backends.serde.to_proto` makes it, in the format ``kind``.
+
+    Read back to see whether all is there: ONNX text leaves out doc strings, and protobuf writes
+    the largest floats in JSON so that it does not read them.
 
     Raises:
-        OutputError: ONNX text cannot express all of it, such as the doc strings of nodes.
+        OutputError: The format cannot express all of it.
     """
     from google.protobuf import json_format, text_format
 
     if kind == "json":
         text: str = json_format.MessageToJson(proto, preserving_proto_field_name=True)
-        return text.encode()
-    if kind == "textproto":
+    elif kind == "textproto":
         text = text_format.MessageToString(proto)
-        return text.encode()
-    text = onnx.printer.to_text(proto)
+    else:
+        text = onnx.printer.to_text(proto)
+    written = text.encode()
+    loss = f"the {kind} format cannot express all of this model"
+    hint = "write .onnx, or .textproto for text"
     try:
-        back = to_proto(from_proto(onnx.parser.parse_model(text)))
-    except (onnx.parser.ParseError, ModelError) as error:
-        raise OutputError(f"{_LOSS}: {error}", hint=_KEEPS) from error
+        back = parse(written, kind, "it")
+        if kind == "onnxtxt":  # which makes no difference between an empty string and none
+            back = finished(to_proto(from_proto(back)))
+    except ModelError as error:
+        raise OutputError(f"{loss}: {error}", hint=hint) from error
     if _plain_data(back) != _plain_data(proto):
-        raise OutputError(_LOSS, hint=_KEEPS)
-    return text.encode()
-
-
-_LOSS = "ONNX text cannot express all of this model"
-_KEEPS = "write .textproto or .json instead: they keep everything"
+        raise OutputError(loss, hint=hint)
+    return written
 
 
 def _plain_data(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -180,7 +185,8 @@ def _plain_data(proto: onnx.ModelProto) -> onnx.ModelProto:
         for tensor in tensors:
             if not tensor.name:
                 tensor.ClearField("name")
-            if tensor.data_type not in {onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING}:
+            held_here = tensor.data_location != TensorProto.EXTERNAL
+            if held_here and tensor.data_type not in {TensorProto.UNDEFINED, TensorProto.STRING}:
                 raw = ir.serde.deserialize_tensor(tensor).tobytes()
                 for field in ("float", "double", "int32", "int64", "uint64"):
                     tensor.ClearField(f"{field}_data")

@@ -1,4 +1,4 @@
-"""Spellings that ONNX Runtime understands, brought into the one that everything else reads."""
+"""Spellings: those of files, and the one that everything else reads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from .check import STANDARD
 
 def repair(proto: onnx.ModelProto) -> list[str]:
     """Bring ``proto`` into the usual form, in place, and return warnings.
+
+    Each of these is what ONNX Runtime makes of it, too.
 
     - The standard operators' domain is the empty string, not ``ai.onnx``.
     - The version of the standard operators is given. Where it is not, ONNX Runtime takes the
@@ -53,3 +55,29 @@ def _clear_negative_dims(graph: onnx.GraphProto) -> int:
                 dim.ClearField("dim_value")
                 count += 1
     return count
+
+
+def finished(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``proto`` as files have it; it is changed.
+
+    Initializers describe themselves, so there is nothing to repeat of them in ``value_info``;
+    before IR version 4 they have to be listed among the inputs.
+    """
+    graph = proto.graph
+    own = {tensor.name: tensor for tensor in graph.initializer}
+    others = [
+        info
+        for info in graph.value_info
+        if info.name not in own or info.doc_string or info.metadata_props
+    ]
+    if len(others) < len(graph.value_info):
+        kept = onnx.GraphProto(value_info=others)
+        del graph.value_info[:]
+        graph.value_info.MergeFrom(kept.value_info)
+    if proto.ir_version < 4:
+        listed = {info.name for info in graph.input}
+        for name, tensor in own.items():
+            if name not in listed:
+                info = onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+                graph.input.append(info)
+    return proto

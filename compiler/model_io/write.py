@@ -16,9 +16,10 @@ import onnx_ir as ir
 
 from ...backends.errors import ModelError, OutputError
 from ...backends.serde import external, hollow, to_proto
-from .atomic import Staged
+from .atomic import Staged, output_error
 from .formats import SUFFIXES, Format, render
 from .read import DATA_FILES, SOURCE, files_of
+from .repair import finished
 from .wire import chunks, spliced
 
 EXTERNAL_OVER = 1_800_000_000
@@ -67,6 +68,7 @@ def save(
 
     Raises:
         OutputError: The model cannot be written there, or is too large for the format.
+        ModelError: It cannot be expressed as a protobuf.
     """
     asked = Path(path)
     protect = [*protect, *_source_of(model)]
@@ -96,13 +98,22 @@ def check_writable(path: str | Path, *, protect: Sequence[Path] = (), force: boo
         OutputError: It could not; see :func:`save`.
     """
     path = Path(path)
+    try:
+        return _checked(path, protect, force)
+    except OSError as error:
+        raise output_error(path, error) from error
+    except RuntimeError as error:  # what pathlib raises before Python 3.13
+        raise OutputError(f"{path} is a loop of links", hint="remove it first") from error
+
+
+def _checked(path: Path, protect: Iterable[Path], force: bool) -> Path:
     if path.is_symlink():
         path = path.resolve()
     if path.is_dir():
         raise OutputError(f"{path} is a folder", hint=f"give a file name: {path / 'model.onnx'}")
     folder = path.parent
     if not folder.is_dir():
-        missing = next(f for f in (folder, *folder.parents) if f.parent.exists())
+        missing = next(f for f in (folder, *folder.parents) if f.parent.is_dir())
         what = "is not a folder" if missing.exists() else "does not exist"
         raise OutputError(f"the folder {missing} {what}", hint="create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -293,32 +304,6 @@ def _files_or_none(path: Path) -> list[Path]:
         return files_of(path)
     except ModelError:
         return []
-
-
-def finished(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """``proto`` as files have it; it is changed.
-
-    Initializers describe themselves, so there is nothing to repeat of them in ``value_info``;
-    before IR version 4 they have to be listed among the inputs.
-    """
-    graph = proto.graph
-    own = {tensor.name: tensor for tensor in graph.initializer}
-    others = [
-        info
-        for info in graph.value_info
-        if info.name not in own or info.doc_string or info.metadata_props
-    ]
-    if len(others) < len(graph.value_info):
-        kept = onnx.GraphProto(value_info=others)
-        del graph.value_info[:]
-        graph.value_info.MergeFrom(kept.value_info)
-    if proto.ir_version < 4:
-        listed = {info.name for info in graph.input}
-        for name, tensor in own.items():
-            if name not in listed:
-                info = onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
-                graph.input.append(info)
-    return proto
 
 
 def _serialized(proto: onnx.ModelProto, kind: Format) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -166,8 +167,9 @@ def test_no_opset_at_all(store: Store) -> None:
     assert "does not say which operator sets" in refusal(store(model)).message
 
 
-def tensor(**fields: object) -> TensorProto:
-    return TensorProto(**({"name": "w", "data_type": 1, "dims": [4]} | fields))
+def tensor(**fields: Any) -> TensorProto:
+    all_fields: dict[str, Any] = {"name": "w", "data_type": 1, "dims": [4]} | fields
+    return TensorProto(**all_fields)
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_the_models_of_all_operator_tests_survive(tmp_path: Path, store: Store) 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        models = [case.model for case in collect_testcases(None)]
+        models = [case.model for case in collect_testcases(None) if case.model]
     survived = 0
     for model in models:
         if min((e.version for e in model.opset_import if not e.domain), default=99) >= 7:
@@ -133,7 +133,7 @@ def weights_of_every_type() -> list[TensorProto]:
     arrays |= {"bool": rng.integers(0, 2, (3, 5)).astype(bool)}
     for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn", "int4", "uint4"):
         arrays[name] = rng.integers(0, 5, (3, 5)).astype(getattr(ml_dtypes, name))
-    arrays |= {"scalar": np.float32(3), "empty": np.zeros((0, 4), np.float32)}
+    arrays |= {"scalar": np.array(3, np.float32), "empty": np.zeros((0, 4), np.float32)}
     arrays |= {"text": np.array([["a", ""], ["ö", "b"]], object)}
     tensors = [
         onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()
@@ -144,7 +144,9 @@ def weights_of_every_type() -> list[TensorProto]:
         tensors.append(helper.make_tensor(f"field_{kind}", onnx_type, [2], values))
     tensors.append(helper.make_tensor("field_float16", TensorProto.FLOAT16, [2], [1.5, -2]))
     tensors.append(helper.make_tensor("field_uint4", TensorProto.UINT4, [3], [1, 2, 15]))
-    tensors.append(helper.make_tensor("field_complex64", TensorProto.COMPLEX64, [2], [1j, 2]))
+    tensors.append(
+        TensorProto(name="field_complex64", data_type=14, dims=[2], float_data=[0, 1, 2, 0])
+    )
     return tensors
 
 
