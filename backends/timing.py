@@ -20,7 +20,7 @@ EFFECT: Final = 0.015
 however long they are timed, because their memory lies differently, and no interval from one pair
 of sessions can know: in 55 such comparisons (nets of 0.06 to 0.4 ms, one and two threads) the
 standard deviation was 0.4% and the largest difference 1.1%. By this rule none of 91 came out as a
-difference, 36 of them on two cores with five processes competing."""
+difference, 36 of them on two cores at a load average of five."""
 
 _ROUNDS: Final = 40
 """Turns that each model gets within the time budget, if its runs are short enough."""
