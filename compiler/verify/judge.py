@@ -12,6 +12,10 @@ from .reference import Reference
 from .tolerance import Tolerance, deviation
 from .verification import OutputCheck
 
+_BEYOND = 8
+"""An answer that is this many times farther off than the original's own answers lie apart is wrong,
+however unsure those are: rounding errors of a rewrite are about as large as the errors tried."""
+
 
 class Judge:
     """Compares the answers of one candidate, run after run.
@@ -111,13 +115,15 @@ class Judge:
         if spread is None:
             check.undecided += right.size
             return ""
-        decided = spread <= tolerance.element
-        check.undecided += int(decided.size - np.count_nonzero(decided))
-        if tolerance.accepts(off[decided]) or (
-            _largest(off[decided]) <= tolerance.element and not tolerance.accepts(spread[decided])
+        undecided = (spread > tolerance.element) & (off <= _BEYOND * spread)
+        check.undecided += int(np.count_nonzero(undecided))
+        decided = off[~undecided]
+        # The mean of errors settles nothing where the original's own mean is as large.
+        if tolerance.accepts(decided) or (
+            _largest(decided) <= tolerance.element and not tolerance.accepts(spread[~undecided])
         ):
             return ""
-        return _describe(leaf, right, off[decided], tolerance)
+        return _describe(leaf, right, decided, tolerance)
 
     def _shape_problem(
         self, check: OutputCheck, leaf: Leaf, right: Array, answer: Array, case: int
@@ -128,8 +134,9 @@ class Judge:
             check.reason = "how many results there are depends on the values"
             return ""
         if counted and self.reference.spread(case, leaf) is None:
-            check.elements += right.size
-            check.undecided += right.size
+            count = max(right.size, answer.size)
+            check.elements += count
+            check.undecided += count
             return ""
         return f"{_label(leaf)} has shape {answer.shape}, not {right.shape}"
 

@@ -81,8 +81,7 @@ def tolerances(model: ir.Model) -> dict[str, Tolerance]:
 
 
 def _tolerance(model: ir.Model, output: ir.Value) -> Tolerance:
-    own = _eps(output.dtype) or _EPS[ir.DataType.FLOAT]
-    eps = max([own, *_formats(model, output)])
+    eps = max([_eps(output.dtype) or 0.0, *_formats(model, output)]) or _EPS[ir.DataType.FLOAT]
     root = math.sqrt(eps)
     return Tolerance(root, root / 4, 8 * eps if is_bounded(model, output) else 0.0)
 
