@@ -168,16 +168,17 @@ def _take_map_types(graph: onnx.GraphProto) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for info in (*graph.input, *graph.output, *graph.value_info):
         kind = info.type.WhichOneof("value")
-        if kind in {"map_type", "sequence_type", "optional_type"} and _has_map(info.type):
+        if kind in {"map_type", "sequence_type", "optional_type"} and has_map(info.type):
             found[info.name] = info.type.SerializeToString()
             info.ClearField("type")
     return found
 
 
-def _has_map(type_: onnx.TypeProto) -> bool:
+def has_map(type_: onnx.TypeProto) -> bool:
+    """Whether ``type_`` is a map, or a sequence or optional of maps."""
     kind = type_.WhichOneof("value")
     if kind in {"sequence_type", "optional_type"}:
-        return _has_map(getattr(type_, kind).elem_type)
+        return has_map(getattr(type_, kind).elem_type)
     return bool(kind == "map_type")
 
 

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from ...backends.errors import ModelError
-from ...backends.serde import hollow, to_proto
+from ...backends.serde import has_map, hollow, to_proto
 
 _WEIGHT = 1024
 """Bytes above which a constant is a weight: what shapes are computed from is smaller."""
@@ -105,12 +105,18 @@ def inferred_shapes(model: ir.Model) -> dict[ir.Value, ir.Shape]:
     Raises:
         ModelError: Shapes cannot be inferred at all.
     """
-    shapes = {value.name: value.shape for value in _main_values(with_shapes(model).graph)}
+    shapes = {value.name: _shape(value) for value in _main_values(with_shapes(model).graph)}
     return {
         value: shape
         for value in _main_values(model.graph)
         if (shape := shapes[value.name]) is not None
     }
+
+
+def _shape(value: ir.Value) -> ir.Shape | None:
+    if value.shape is None and value.const_value is not None:
+        return ir.Shape(value.const_value.shape.numpy())
+    return value.shape
 
 
 def _main_values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -188,7 +194,7 @@ def _apply(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
         for output in node.outputs:
             info = infos.get(output.name or "")
             shape = None
-            if info is not None and info.type.WhichOneof("value") is not None:
+            if info is not None and info.type.WhichOneof("value") and not has_map(info.type):
                 output.type = ir.serde.deserialize_type_proto_for_type(info.type) or output.type
                 shape = ir.serde.deserialize_type_proto_for_shape(info.type)
             output.shape = _agreed(output.shape, shape) if output.is_graph_output() else shape
@@ -199,8 +205,10 @@ def _apply(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
 
 def _agreed(said: ir.Shape | None, found: ir.Shape | None) -> ir.Shape | None:
     """The shape ``found``, with what was ``said`` of the dimensions that inference left open."""
-    if said is None or found is None or len(said) != len(found):
-        return found or said
+    if found is None:
+        return said
+    if said is None or len(said) != len(found):
+        return found
     return ir.Shape(
         old if isinstance(new, ir.SymbolicDim) and _is_open(new) else new
         for old, new in zip(said, found, strict=True)
