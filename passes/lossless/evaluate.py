@@ -77,12 +77,7 @@ class Evaluator:
             self._run(second, reads, wanted)
             return
         self.nodes += len(nodes)
-        for output, answer in zip(fetched, answers.values(), strict=True):
-            node = output.producer()
-            if answer.dtype != object or all(isinstance(item, str) for item in answer.flat):
-                self.arrays[output] = answer
-            elif node is not None:
-                self.failures[node] = "it handles sequences or optionals"
+        self.arrays.update(zip(fetched, answers.values(), strict=True))
 
     def _computable(
         self, nodes: Sequence[ir.Node], reads: Mapping[ir.Node, Sequence[ir.Value]]

@@ -1,0 +1,156 @@
+"""Let onnxsim try its rules, and keep what it makes of the model if that is smaller."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx
+import onnx_ir as ir
+
+from ...backends.errors import ModelError
+from ...backends.serde import from_proto, to_proto
+from ..analysis.cost import node_count, weight_bytes
+from ..base import Context, Pass, Result
+from ..graph import nodes_of
+
+_SIZE_LIMIT = 1 << 30
+"""Bytes of weights: onnxsim works on a protobuf, whose limit is 2 GiB, and holds several copies."""
+
+
+@dataclass(frozen=True)
+class SimplifyWithOnnxsim(Pass):
+    """Run ``onnxsim.simplify`` and take its result over, where it may run and where it helps.
+
+    onnxsim folds constants, infers shapes and applies onnxoptimizer's and its own rules until
+    nothing changes. It does not say which; what the pass reports as rewritten is the whole model.
+    Its result is declined where it changes the inputs or outputs, has more nodes than before, or
+    stores more bytes of weights than ``max_growth`` allows. It fails on some real models with
+    ``If``; then the model stays as it is, and the failure is the reason in the report.
+
+    Attributes:
+        max_growth: The number of bytes that weights may grow by, in all and for one tensor that
+            onnxsim evaluates.
+    """
+
+    name: ClassVar[str] = "simplify-with-onnxsim"
+    summary: ClassVar[str] = "let onnxsim try its own rules, and keep a result that is smaller"
+
+    max_growth: int = 65_536
+
+    def rewrite(self, model: ir.Model, context: Context) -> Result:
+        """Replace the contents of ``model`` by what onnxsim makes of it."""
+        del context
+        result = Result(model)
+        if reason := _unfit(model):
+            result.decline("the model", because=reason)
+            return result
+        try:
+            before = to_proto(model)
+            after = _simplified(before, self.max_growth)
+            simpler = from_proto(after)
+        except (RuntimeError, ValueError, TypeError, ModelError) as error:
+            result.decline("the model", because=f"onnxsim fails: {_first_line(error)}")
+            return result
+        if reason := self._no_gain(model, simpler):
+            result.decline("the model", because=reason)
+        elif not _same_nodes(before, after):
+            _take_over(model, simpler)
+            result.rewrote("the model")
+        return result
+
+    def _no_gain(self, model: ir.Model, simpler: ir.Model) -> str:
+        for what in ("inputs", "outputs"):
+            if _names(model, what) != _names(simpler, what):
+                return f"onnxsim changes the graph's {what}"
+        before, after = node_count(model), node_count(simpler)
+        if after > before:
+            return f"onnxsim makes {after} nodes of {before}"
+        growth = weight_bytes(simpler) - weight_bytes(model)
+        if growth > self.max_growth:
+            return f"onnxsim adds {growth} bytes of weights"
+        return ""
+
+
+def _unfit(model: ir.Model) -> str:
+    """Why onnxsim cannot be given ``model``; empty if it can."""
+    if weight_bytes(model) > _SIZE_LIMIT:
+        return "its weights are over 1 GiB, and onnxsim works on copies of them"
+    if model.functions:
+        return "it has local functions, which onnxsim would leave as they are or inline"
+    for node in nodes_of(model):
+        if node.domain not in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
+            return f"it has operators of the domain {node.domain}"
+    return ""
+
+
+def _simplified(proto: onnx.ModelProto, max_growth: int) -> onnx.ModelProto:
+    import onnxsim
+
+    names = {initializer.name for initializer in proto.graph.initializer}
+    with _silence():
+        simpler, _ = onnxsim.simplify(
+            proto,
+            tensor_size_threshold=f"{max_growth}B",
+            # Inputs with a default may be fed; taken as constants they would lose that.
+            mutable_initializer=any(value.name in names for value in proto.graph.input),
+            import_custom_schemas=False,
+        )
+    found: onnx.ModelProto = simpler
+    return found
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Send what C++ code writes to standard output and error nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a file
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        for number, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _same_nodes(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
+    """Whether nothing changed but types and shapes that were inferred, and the order of weights."""
+
+    def weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+        return {tensor.name: tensor for tensor in graph.initializer}
+
+    return (
+        list(before.graph.node) == list(after.graph.node)
+        and weights(before.graph) == weights(after.graph)
+    )
+
+
+def _take_over(model: ir.Model, simpler: ir.Model) -> None:
+    """Put the graph of ``simpler`` into ``model``, with the notes on it that onnxsim drops."""
+    old, new = model.graph, simpler.graph
+    new.name, new.doc_string = old.name, old.doc_string
+    new.metadata_props.update(old.metadata_props)
+    for before, after in zip(
+        (*old.inputs, *old.outputs), (*new.inputs, *new.outputs), strict=True
+    ):
+        after.doc_string = before.doc_string
+        after.metadata_props.update(before.metadata_props)
+        after.meta.update(before.meta)
+    model.graph = new
+
+
+def _names(model: ir.Model, what: str) -> list[str | None]:
+    return [value.name for value in getattr(model.graph, what)]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
