@@ -16,6 +16,7 @@ from ...backends.errors import ModelError
 from ...backends.serde import from_proto, to_proto
 from ..analysis.cost import node_count, weight_bytes
 from ..base import Context, Pass, Result
+from ..errors import UsageError
 from ..graph import nodes_of
 
 _SIZE_LIMIT = 1 << 30
@@ -41,6 +42,11 @@ class SimplifyWithOnnxsim(Pass):
     summary: ClassVar[str] = "let onnxsim try its own rules, and keep a result that is smaller"
 
     max_growth: int = 65_536
+
+    def __post_init__(self) -> None:
+        """Check the option. Raises ``UsageError``."""
+        if self.max_growth < 0:
+            raise UsageError(f"max_growth is {self.max_growth}, it cannot be negative")
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:
         """Replace the contents of ``model`` by what onnxsim makes of it."""
@@ -127,9 +133,8 @@ def _same_nodes(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
     def weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
         return {tensor.name: tensor for tensor in graph.initializer}
 
-    return (
-        list(before.graph.node) == list(after.graph.node)
-        and weights(before.graph) == weights(after.graph)
+    return list(before.graph.node) == list(after.graph.node) and weights(before.graph) == weights(
+        after.graph
     )
 
 
@@ -138,9 +143,7 @@ def _take_over(model: ir.Model, simpler: ir.Model) -> None:
     old, new = model.graph, simpler.graph
     new.name, new.doc_string = old.name, old.doc_string
     new.metadata_props.update(old.metadata_props)
-    for before, after in zip(
-        (*old.inputs, *old.outputs), (*new.inputs, *new.outputs), strict=True
-    ):
+    for before, after in zip((*old.inputs, *old.outputs), (*new.inputs, *new.outputs), strict=True):
         after.doc_string = before.doc_string
         after.metadata_props.update(before.metadata_props)
         after.meta.update(before.meta)

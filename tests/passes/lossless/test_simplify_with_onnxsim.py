@@ -1,0 +1,161 @@
+"""SimplifyWithOnnxsim takes a smaller result over, and declines every other with its reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxsim
+import pytest
+
+from onnxpress.backends.base import Array, SessionConfig
+from onnxpress.backends.errors import UsageError
+from onnxpress.backends.ort import session_of
+from onnxpress.compiler.pipeline import parse
+from onnxpress.passes.lossless.simplify_with_onnxsim import SimplifyWithOnnxsim
+
+MODEL = """
+<ir_version: 9, opset_import: ["" : 17]>
+main (float[N,3] x) => (float[N,3] y) {
+  a = Transpose <perm = [1, 0]> (x)
+  b = Transpose <perm = [1, 0]> (a)
+  y = Relu (b)
+}
+"""
+
+
+def answer(model: ir.Model, x: Array) -> Array:
+    return session_of(model, SessionConfig(level="disabled")).run({"x": x})["y"]
+
+
+def declined(model: ir.Model) -> str:
+    """Run the pass, check that it declined and left the text as it was, and give the reason."""
+    before = ir.to_onnx_text(model)
+    result = SimplifyWithOnnxsim()(model)
+    assert not result.modified
+    assert ir.to_onnx_text(model) == before
+    assert list(result.declined) == ["the model"]
+    return result.declined["the model"]
+
+
+def test_a_smaller_result_is_taken_over_in_place() -> None:
+    model = ir.from_onnx_text(MODEL)
+    model.graph.doc_string = "kept"
+    model.metadata_props["stamp"] = "kept"
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    before = answer(model, x)
+
+    result = SimplifyWithOnnxsim()(model)
+
+    assert result.model is model
+    assert result.rewritten == ["the model"]
+    assert [node.op_type for node in model.graph] == ["Relu"]
+    assert (model.graph.doc_string, model.metadata_props["stamp"]) == ("kept", "kept")
+    np.testing.assert_array_equal(answer(model, x), before)
+    assert not SimplifyWithOnnxsim()(model).modified
+
+
+def test_what_changes_nothing_is_no_change() -> None:
+    model = ir.from_onnx_text(MODEL.replace("[1, 0]> (x)", "[1, 0]> (x)\n  r = Relu (a)"))
+    assert SimplifyWithOnnxsim()(model).modified
+    assert not SimplifyWithOnnxsim()(model).modified
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            '<ir_version: 9, opset_import: ["" : 17, "com.example" : 1]>\n'
+            "main (float[2] x) => (float[2] y) { y = com.example.Secret (x) }",
+            "operators of the domain com.example",
+        ),
+        (
+            '<ir_version: 9, opset_import: ["" : 17, "local" : 1]>\n'
+            "main (float[2] x) => (float[2] y) { y = local.f (x) }\n"
+            '<domain: "local", opset_import: ["" : 17]> f (a) => (b) { b = Relu (a) }',
+            "local functions",
+        ),
+    ],
+)
+def test_it_says_why_onnxsim_may_not_run(text: str, reason: str) -> None:
+    assert reason in declined(ir.from_onnx_text(text))
+
+
+def test_weights_over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "onnxpress.passes.lossless.simplify_with_onnxsim"
+    monkeypatch.setattr(f"{module}.weight_bytes", lambda _model: 2 << 30)
+    assert "over 1 GiB" in declined(ir.from_onnx_text(MODEL))
+
+
+def returning(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Make onnxsim answer with another model."""
+    proto = onnx.parser.parse_model(text)
+    monkeypatch.setattr(onnxsim, "simplify", lambda *_args, **_options: (proto, True))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("float[N,3] x)", "float[N,3] x, float z)", "changes the graph's inputs"),
+        ("float[N,3] y)", "float[N,3] y, float[N,3] b)", "changes the graph's outputs"),
+        ("Relu (b)", "Relu (c)\n  c = Neg (b)", "makes 4 nodes of 3"),
+        (
+            "Relu (b)",
+            "Add (b, w)\n w = Constant <value = float[20000,1] {" + "0," * 19999 + "0}> ()",
+            "adds 80000 bytes of weights",
+        ),
+    ],
+)
+def test_a_result_that_is_no_gain(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, reason: str
+) -> None:
+    returning(monkeypatch, MODEL.replace(old, new))
+    assert reason in declined(ir.from_onnx_text(MODEL))
+
+
+def test_a_failure_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise RuntimeError("\n  Nodes must be sorted: \n more")
+
+    monkeypatch.setattr(onnxsim, "simplify", fail)
+    assert declined(ir.from_onnx_text(MODEL)) == "onnxsim fails: Nodes must be sorted:"
+
+
+def test_what_onnxsim_prints_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    real = onnxsim.simplify
+
+    def noisy(*args: object, **options: object) -> object:
+        import os
+
+        os.write(1, b"noise\n")
+        os.write(2, b"noise\n")
+        return real(*args, **options)
+
+    monkeypatch.setattr(onnxsim, "simplify", noisy)
+    assert SimplifyWithOnnxsim()(ir.from_onnx_text(MODEL)).modified
+    assert capfd.readouterr() == ("", "")
+
+
+def test_inputs_with_a_default_stay_inputs() -> None:
+    text = MODEL.replace("float[N,3] x)", "float[N,3] x, float w)").replace(
+        "Relu (b)", "Mul (b, w)"
+    )
+    model = ir.from_onnx_text(text)
+    tensor = ir.tensor(np.float32(2), name="w")
+    model.graph.inputs[1].const_value = tensor
+    model.graph.register_initializer(model.graph.inputs[1])
+
+    SimplifyWithOnnxsim()(model)
+
+    assert [value.name for value in model.graph.inputs] == ["x", "w"]
+    assert model.graph.inputs[1].const_value is not None
+    assert len(model.graph) == 1
+
+
+def test_the_option_is_text_too() -> None:
+    (step,) = parse("simplify-with-onnxsim{max_growth=0}").steps()
+    assert step.run == SimplifyWithOnnxsim(max_growth=0)
+    with pytest.raises(UsageError, match="negative"):
+        SimplifyWithOnnxsim(max_growth=-1)
