@@ -50,7 +50,7 @@ _SIZE = -1
 
 @dataclass(frozen=True)
 class Member:
-    """The part of one axis of one tensor that belongs to a group.
+    """The part of one axis, ``size`` long, of one tensor that belongs to a group.
 
     Index ``positions[i]`` along ``axis`` of ``value`` belongs to channel ``channels[i]`` of the
     group.
@@ -58,6 +58,7 @@ class Member:
 
     value: ir.Value
     axis: int
+    size: int
     positions: Labels
     channels: Labels
 
@@ -296,7 +297,7 @@ def _input(node: ir.Node, index: int) -> ir.Value | None:
 def _member(value: ir.Value, axis: int, roots: list[int], known: Mapping[int, int]) -> Member:
     pairs = [(at, known[root]) for at, root in enumerate(roots) if root in known]
     positions, channels = np.array(pairs, dtype=np.int64).T
-    return Member(value, axis, positions, channels)
+    return Member(value, axis, len(roots), positions, channels)
 
 
 def _name(members: Sequence[Member]) -> str:

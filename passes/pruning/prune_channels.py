@@ -1,0 +1,180 @@
+"""Remove whole channels, and re-solve what reads them so that the answers change little."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+import numpy as np
+import onnx_ir as ir
+
+from ...backends.errors import UsageError
+from ..analysis.channel_rules import RULES
+from ..analysis.channels import ChannelGroup, OpId, Rule, channel_groups
+from ..analysis.macs import macs as count_macs
+from ..analysis.macs import sized
+from ..base import Context, Contract, Pass, Result
+from ..errors import PassError
+from ..graph import is_constant
+from .importance import Criterion, importance
+from .reconstruct import consumers_of, solve_consumers
+from .select import Scope, select, work_of
+from .slice import Cuts, Mask, cuts_of, slice_channels
+
+
+@dataclass(frozen=True)
+class PruneChannels(Pass):
+    """Keep the fraction ``macs`` of the multiply-accumulates, and as much of the answers.
+
+    Channels that can only be removed together are found (:mod:`~..analysis.channels`), ranked by
+    their weights and removed; weights, groups and reshapes shrink for good. Each layer that lost
+    inputs is then fitted, by ridge least squares on unlabelled samples, to what it gave before.
+    No labels and no training are needed. Fold batch normalizations first, so that weights show
+    what a channel is worth.
+
+    Options:
+
+    - ``macs``: the fraction to keep, above 0 and at most 1.
+    - ``criterion``: what makes a channel important: ``l2`` or ``l1`` norm of its weights, or
+      ``random``.
+    - ``scope``: ``global`` takes channels wherever they matter least, ``uniform`` the same part
+      of each group.
+    - ``reconstruct``: fit the layers that lost inputs. Without it no data is needed, and the
+      answers are those of the model with the removed weights set to zero.
+    - ``ridge``: how much changes of weights are penalized, relative to the variance of inputs.
+    - ``samples``: how many samples to read at most; 0 for all.
+    - ``min_channels``: what is left of each group at least.
+
+    For operators of your own, derive a pass whose ``rules`` have more entries.
+    """
+
+    name: ClassVar[str] = "prune-channels"
+    contract: ClassVar[Contract] = Contract(
+        exact=False, changes="removes channels and fits the rest to samples", min_sqnr_db=0.0
+    )
+    needs_data: ClassVar[bool] = True
+    summary: ClassVar[str] = "Remove whole channels until a fraction of the work is left"
+    rules: ClassVar[Mapping[OpId, Rule]] = RULES
+
+    macs: float = 0.5
+    criterion: Criterion = "l2"
+    scope: Scope = "global"
+    reconstruct: bool = True
+    ridge: float = 0.01
+    samples: int = 512
+    min_channels: int = 2
+
+    def __post_init__(self) -> None:
+        for option, sound, wanted in (
+            ("macs", 0 < self.macs <= 1, "a fraction above 0 and at most 1"),
+            ("criterion", self.criterion in get_args(Criterion), "l2, l1 or random"),
+            ("scope", self.scope in get_args(Scope), "global or uniform"),
+            ("ridge", 0 <= self.ridge < np.inf, "a number of at least 0"),
+            ("samples", self.samples >= 0, "a number of at least 0"),
+            ("min_channels", self.min_channels >= 1, "a number of at least 1"),
+        ):
+            if not sound:
+                raise UsageError(
+                    f"prune-channels cannot have {option} {getattr(self, option)!r}",
+                    hint=f"{option} is {wanted}",
+                )
+        if not self.reconstruct:
+            # Nothing ties the answers to the original's then; fine-tuning elsewhere may follow.
+            loose = Contract(exact=False, changes="removes channels", min_sqnr_db=-np.inf)
+            object.__setattr__(self, "contract", loose)
+
+    def requires_data(self) -> bool:
+        """Only for fitting."""
+        return self.reconstruct
+
+    def rewrite(self, model: ir.Model, context: Context) -> Result:
+        """Prune the main graph of ``model``.
+
+        ``Result.details`` holds ``macs`` (before, after), ``groups`` (channels before and after,
+        by the name of the first tensor that has them), ``kept`` (for each weight and axis that
+        was cut, the indices that stayed) and ``residuals`` (for each layer that was fitted, the
+        part of the dense layer's variance that it misses). Groups that are not free are declined.
+
+        Raises:
+            PassError: There is no data to fit to, the multiply-accumulates cannot be counted, or
+                so few cannot be reached.
+            DataError: The data has no sample.
+            ModelError: Shapes cannot be inferred.
+            BackendError: The model does not run on the samples.
+        """
+        if self.reconstruct and context.data is None:
+            raise PassError(
+                "prune-channels needs samples to fit the pruned model to",
+                hint="give some with --data, or set reconstruct=false",
+            )
+        before = count_macs(model, context.dims)
+        if before is None:
+            raise PassError(
+                "the multiply-accumulates of the model cannot be counted",
+                hint="a shape does not follow from those of the inputs; "
+                "fold-constants before prune-channels may help",
+            )
+        result = Result(model)
+        coupling = channel_groups(model, self.rules)
+        for group in coupling.groups:
+            if group.frozen:
+                result.decline(group.name, because=group.frozen)
+        groups = [group for group in coupling.groups if not group.frozen]
+        masks = self._choose(model, groups, before, context)
+        cuts = cuts_of(groups, masks)
+        consumers = consumers_of(model.graph, cuts, result) if self.reconstruct else []
+        dense = model.clone()
+        if cuts:
+            slice_channels(model, coupling, cuts)
+        if self.reconstruct and context.data is not None:
+            result.details["residuals"] = solve_consumers(
+                model,
+                dense,
+                consumers,
+                context,
+                data=context.data,
+                ridge=self.ridge,
+                samples=self.samples,
+                result=result,
+            )
+        for group, mask in zip(groups, masks, strict=True):
+            if not mask.all():
+                result.rewrote(group.name)
+        result.details |= {
+            "macs": [before, count_macs(model, context.dims)],
+            "groups": {g.name: [g.size, int(m.sum())] for g, m in zip(groups, masks, strict=True)},
+            "kept": _kept(groups, cuts),
+        }
+        return result
+
+    def _choose(
+        self, model: ir.Model, groups: Sequence[ChannelGroup], before: int, context: Context
+    ) -> list[Mask]:
+        """The channels of each group that stay."""
+        rng = np.random.default_rng(context.seed)
+        scores = [importance(group, self.criterion, rng) for group in groups]
+        work = work_of(model, sized(model, context.dims), groups)
+        # What functions and subgraphs compute is counted, and stays.
+        fixed = before - work.total([np.ones(group.size, dtype=np.bool_) for group in groups])
+        budget = math.floor(self.macs * before - fixed)
+        masks = select(scores, work, budget, self.scope, self.min_channels)
+        least = work.total(masks)
+        if least > budget + 0.5:
+            raise PassError(
+                f"pruning keeps at least {(least + fixed) / before:.2f} of the "
+                f"multiply-accumulates of this model, {self.macs} was asked for",
+                hint="the report says why channels are not free to go",
+            )
+        return masks
+
+
+def _kept(groups: Sequence[ChannelGroup], cuts: Cuts) -> dict[str, dict[str, list[int]]]:
+    """What stayed of each weight; JSON has only strings as keys."""
+    weights = {m.value for group in groups for m in group.members if is_constant(m.value)}
+    return {
+        value.name or "": {str(axis): np.flatnonzero(mask).tolist() for axis, mask in axes.items()}
+        for value, axes in cuts.items()
+        if value in weights
+    }

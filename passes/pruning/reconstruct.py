@@ -1,0 +1,177 @@
+"""Re-solving the layers that read pruned channels, so that they give what they gave before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ...backends.data import Data
+from ...backends.errors import DataError
+from ..base import Array, Context, Result
+from ..errors import PassError
+from ..graph import Names, add_initializer, constant, feeds_only, graph_of, is_op
+from .layers import Layer, layer_of
+from .least_squares import Moments, Solution
+from .replay import Replay
+from .slice import Cuts, Mask
+
+INPUTS = 8192
+"""A layer with more inputs is left as it is: the moments of twice as many take 2 GB."""
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A layer that loses inputs. ``stays`` tells which of its own outputs are left, if not all."""
+
+    layer: Layer
+    stays: Mask | None
+
+
+def consumers_of(graph: ir.Graph, cuts: Cuts, result: Result) -> list[Consumer]:
+    """The layers of ``graph`` that lose inputs by ``cuts``, in topological order.
+
+    Those that cannot be solved are declined in ``result``.
+    """
+    found = []
+    for node in graph:
+        if not is_op(node, "Conv", "Gemm", "MatMul") or not any(v in cuts for v in node.inputs):
+            continue
+        layer = layer_of(node)
+        if isinstance(layer, str):
+            result.decline(node, because=f"it is not solved anew: {layer}")
+            continue
+        axes = cuts.get(layer.node.inputs[1], {})  # type: ignore[arg-type]
+        reads, makes = layer.axes
+        if reads in axes or (layer.depthwise and makes in axes):
+            found.append(Consumer(layer, axes.get(makes)))
+    return found
+
+
+def solve_consumers(
+    model: ir.Model,
+    dense: ir.Model,
+    consumers: Sequence[Consumer],
+    context: Context,
+    *,
+    data: Data,
+    ridge: float,
+    samples: int,
+    result: Result,
+) -> dict[str, float]:
+    """Solve the weights and biases of ``consumers`` anew, one after the other, in place.
+
+    Each is fitted by ridge least squares: from its inputs in the pruned ``model``, with all
+    layers before it solved already, to its results in the ``dense`` one. What the removed
+    channels told is expressed by those that are left, as far as a linear map can, and the errors
+    of earlier layers are made up for.
+
+    Args:
+        model: The pruned model, its consumers not solved yet.
+        dense: The model before pruning; names are the same.
+        consumers: The layers to solve, in topological order.
+        context: Runs the models; the seed of the choice of rows.
+        data: Unlabelled samples.
+        ridge: The penalty on changes of weights, relative to the variance of the inputs.
+        samples: How many samples to read at most; 0 for all.
+        result: Takes the consumers that are left as they are, with the reason.
+
+    Returns:
+        For each layer, by the name of its result, the part of the dense layer's variance that it
+        does not explain.
+
+    Raises:
+        DataError: There are no samples.
+        BackendError: The models do not run on the samples.
+    """
+    names = Names(model)
+    pruned, original = (Replay(one, data, samples, context) for one in (model, dense))
+    before = {node.outputs[0].name: node.outputs[0] for node in dense.graph}
+    residuals: dict[str, float] = {}
+    for done, consumer in enumerate(consumers):
+        context.progress("reconstruct", done, len(consumers))
+        node = consumer.layer.node
+        name = node.outputs[0].name or ""
+        inputs = consumer.layer.weight().shape[1]
+        if inputs > INPUTS:
+            result.decline(node, because=f"it is not solved anew: {inputs} inputs are too many")
+            continue
+        solution = _solve(consumer, pruned, original, before[name], context, ridge)
+        if not (np.isfinite(solution.weight).all() and np.isfinite(solution.bias).all()):
+            result.decline(node, because="it is not solved anew: samples bring infinity or NaN")
+            continue
+        _apply(consumer.layer, solution, names)
+        residuals[name] = solution.residual
+    return residuals
+
+
+def _solve(
+    consumer: Consumer,
+    pruned: Replay,
+    original: Replay,
+    y: ir.Value,
+    context: Context,
+    ridge: float,
+) -> Solution:
+    layer, rng = consumer.layer, np.random.default_rng(context.seed)
+    x = layer.node.inputs[0]
+    if x is None:
+        raise PassError(f"{layer.node.op_type} {layer.node.name!r} has no input")
+    prior = layer.weight()
+    moments = Moments(*prior.shape)
+    for before, after in zip(pruned.batches(x), original.batches(y), strict=True):
+        wanted = after
+        if consumer.stays is not None:
+            wanted = np.compress(consumer.stays, after, layer.result_axis)
+        rows = layer.choose(wanted, rng)
+        moments.add(layer.inputs(before, rows), layer.results(wanted, rows))
+    if not moments.rows:
+        raise DataError("there is no sample to fit the pruned model to")
+    return moments.solve(ridge, prior)
+
+
+def _apply(layer: Layer, solution: Solution, names: Names) -> None:
+    node = layer.node
+    weight = layer.stored(solution.weight)
+    bias = solution.bias.reshape(-1).astype(weight.dtype)
+    _set(node, 1, weight, names)
+    if is_op(node, "MatMul"):
+        _add(node, bias, names)
+        return
+    if is_op(node, "Gemm"):
+        for name in ("alpha", "beta"):
+            node.attributes.pop(name, None)
+    node.resize_inputs(3)
+    _set(node, 2, bias, names)
+
+
+def _add(product: ir.Node, bias: Array, names: Names) -> None:
+    """Add ``bias`` to what ``product`` computes, in an Add that is there already if possible."""
+    y = product.outputs[0]
+    for add, index in y.uses():
+        known = constant(add.inputs[1 - index]) if is_op(add, "Add") else None
+        if known is not None and feeds_only(y, add):
+            _set(add, 1 - index, known + bias, names)
+            return
+    value = add_initializer(graph_of(product), names.fresh(f"{y.name}.bias"), bias)
+    add = ir.node("Add", [y, value])
+    total = add.outputs[0]
+    total.type, total.shape = y.type, y.shape
+    y.replace_all_uses_with(total, replace_graph_outputs=True)
+    add.replace_input_with(0, y)
+    total.name, y.name = y.name, names.fresh(f"{y.name}.product")
+    graph_of(product).insert_after(product, add)
+
+
+def _set(node: ir.Node, index: int, array: Array, names: Names) -> None:
+    """Give ``node`` the constant ``array`` as input ``index``; other readers keep the old one."""
+    value = node.inputs[index]
+    if value is not None and value.is_initializer() and len(value.uses()) == 1:
+        value.const_value = ir.tensor(array, name=value.name)
+        value.shape = ir.Shape(array.shape)
+        return
+    role = "weight" if index == 1 and not is_op(node, "Add") else "bias"
+    name = names.fresh(f"{node.outputs[0].name}.{role}")
+    node.replace_input_with(index, add_initializer(graph_of(node), name, array))
