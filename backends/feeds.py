@@ -280,6 +280,16 @@ def _shape(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(_size(value, axis, dim, sizes) for axis, dim in enumerate(shape_of(value)))
 
 
+def shape_at(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of an input where its dynamic dimensions have ``sizes``.
+
+    Raises:
+        UsageError: ``sizes`` lacks a dimension.
+        DataError: The input is no tensor.
+    """
+    return tuple(_size(value, axis, dim, sizes) for axis, dim in enumerate(shape_of(value)))
+
+
 def _size(value: ir.Value, axis: int, dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int:
     if isinstance(dim, int):
         return dim

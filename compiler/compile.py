@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ..backends.data import Data
 from ..backends.environment import environment
-from ..backends.errors import BackendError, DataError, ModelError, VerificationError
+from ..backends.errors import BackendError, DataError, VerificationError
 from ..backends.targets import Target
 from ..passes.analysis import cost
 from ..passes.base import EXACT, Context, Contract
@@ -25,8 +25,8 @@ from .verify import Verifier
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 
-NOT_VERIFIED = {"status": "not-run", "reason": "verification was turned off"}
-NOT_TIMED = {"status": "not-measured", "reason": "timing was turned off"}
+NOT_VERIFIED: dict[str, Any] = {"status": "not-run", "reason": "verification was turned off"}
+NOT_TIMED: dict[str, Any] = {"status": "not-measured", "reason": "timing was turned off"}
 
 
 def _silent(_stage: str, _done: int, _total: int | None) -> None:
@@ -122,6 +122,8 @@ def compile_model(
     verified = _verified(model, run, settings) if settings.verify else NOT_VERIFIED
     latency = _latency(model, run, settings)
     both = (model, run.model)
+    accepted: list[dict[str, int]] = verified.get("sizes") or [{}]
+    sizes = accepted[0] | dict(settings.dims)
     report = Report(
         input="",
         output="",
@@ -129,7 +131,7 @@ def compile_model(
         pipeline=str(pipeline),
         nodes=[cost.node_count(one) for one in both],
         bytes=[cost.weight_bytes(one) for one in both],
-        macs=[_macs(one, settings.dims) for one in both],
+        macs=[cost.macs(one, sizes) for one in both],
         parameters=[cost.parameters(one) for one in both],
         passes=run.records,
         verified=verified,
@@ -140,14 +142,6 @@ def compile_model(
         warnings=_warnings(run, verified, latency),
     )
     return Outcome(run.model, report)
-
-
-def _macs(model: ir.Model, dims: Mapping[str, int]) -> int | None:
-    """The multiply-accumulates of one run; ``None`` where shapes cannot be inferred."""
-    try:
-        return cost.macs(model, dims)
-    except ModelError:
-        return None
 
 
 def _verifier(model: ir.Model, settings: Settings) -> Verifier:

@@ -9,8 +9,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from ...backends.errors import ModelError
+from ...backends.feeds import dynamic_dims, plan_sizes, shape_at
+from ...backends.guess import fed_inputs
 from ..graph import subgraphs_of
 from .shapes import annotate_shapes
+from .values import Facts
 
 
 def macs(model: ir.Model, dims: Mapping[str, int] | None = None) -> int | None:
@@ -22,7 +25,8 @@ def macs(model: ir.Model, dims: Mapping[str, int] | None = None) -> int | None:
 
     Args:
         model: The model; it is not changed.
-        dims: Sizes of named dynamic dimensions; all others count as 1.
+        dims: Sizes of dynamic dimensions by their names in :mod:`~onnxpress.backends.feeds`; the
+            others have the size that made-up inputs start with, which is 1 for a batch.
 
     Returns:
         The count, or ``None`` where an operator that counts has a shape that does not follow from
@@ -37,27 +41,51 @@ def macs(model: ir.Model, dims: Mapping[str, int] | None = None) -> int | None:
 def sized(
     model: ir.Model, dims: Mapping[str, int] | None = None, *, inline: bool = False
 ) -> ir.Model:
-    """A clone of ``model`` with ``dims``, and 1 for all other dynamic dimensions, in its shapes.
+    """A clone of ``model`` with fixed shapes: ``dims``, and a first guess for the others.
 
     Args:
         model: The model; it is not changed.
-        dims: Sizes of named dynamic dimensions.
+        dims: Sizes of dynamic dimensions by their names in :mod:`~onnxpress.backends.feeds`; the
+            others have the size that made-up inputs start with. Those that no input has are
+            ignored.
         inline: Whether bodies of functions take the place of their calls.
 
     Raises:
         ModelError: Shapes cannot be inferred at all, or functions cannot be inlined.
     """
     clone = model.clone()
+    sizes = dict(dims or {})
+    if all(isinstance(value.type, ir.TensorType) for value in fed_inputs(clone)):
+        sizes = _first_sizes(clone, sizes)
+        for value in fed_inputs(clone):
+            if value.shape is not None:
+                value.shape = ir.Shape(shape_at(value, sizes))
     for graph in clone.graphs():
-        for value in graph.inputs:
-            value.shape = _fixed(value.shape, dims or {})
-        for node in graph:
-            for output in node.outputs:
-                output.shape = _fixed(output.shape, dims or {})
+        for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+            value.shape = _fixed(value.shape, sizes)
     if inline and clone.functions:
         _inline(clone)
     annotate_shapes(clone)
+    _fill_gaps(clone)
     return clone
+
+
+def _fill_gaps(model: ir.Model) -> None:
+    """Give values whose shape ONNX did not infer the one that follows from computed targets."""
+    facts = Facts(model)
+    facts.follow_all()
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for output in node.outputs:
+            known = output.shape is not None and output.shape.is_static()
+            dims = None if known else facts.dims(output)
+            if dims is not None and all(isinstance(dim, int) for dim in dims):
+                output.shape = ir.Shape(int(str(dim)) for dim in dims)
+
+
+def _first_sizes(model: ir.Model, dims: Mapping[str, int]) -> dict[str, int]:
+    """A size for every dynamic dimension of an input, all of them tensors."""
+    known = {dim.name for dim in dynamic_dims(model)}
+    return plan_sizes(model, {name: dims[name] for name in known & dims.keys()})[0]
 
 
 def _inline(model: ir.Model) -> None:

@@ -136,10 +136,15 @@ def test_macs_of_attention(call: str, inputs: str, expected: int | None) -> None
     assert macs(model) == expected
 
 
-@pytest.mark.parametrize(("dims", "size"), [(None, 1), ({"N": 5}, 5), ({"M": 5}, 1)])
-def test_dynamic_dimensions_are_one_unless_given(dims: dict[str, int] | None, size: int) -> None:
+@pytest.mark.parametrize(
+    ("dims", "rows"),
+    [(None, 16), ({"N": 5}, 5 * 16), ({"M": 5}, 16), ({"N": 2, "x[1]": 3}, 6)],
+)
+def test_dynamic_dimensions_start_small_unless_given(
+    dims: dict[str, int] | None, rows: int
+) -> None:
     model = build("(float[N,?,8] x) => (float[N,?,4] y) { y = MatMul (x, w) }", w=(8, 4))
-    assert macs(model, dims) == size * 8 * 4
+    assert macs(model, dims) == rows * 8 * 4
     assert str(model.graph.outputs[0].shape).startswith("[N,")
 
 
