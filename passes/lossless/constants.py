@@ -64,11 +64,12 @@ def drop_unused(*values: ir.Value | None) -> None:
         graph, node = value.graph, value.producer()
         if value.is_initializer() and graph is not None and value.name is not None:
             del graph.initializers[value.name]
-        elif node is not None and node.graph is not None and _is_unused(node):
+        elif node is not None and node.graph is not None and is_unused(node):
             waiting.extend(remove_node(node))
 
 
-def _is_unused(node: ir.Node) -> bool:
+def is_unused(node: ir.Node) -> bool:
+    """Whether nothing reads what ``node`` answers."""
     return not any(output.uses() or output.is_graph_output() for output in node.outputs)
 
 

@@ -27,13 +27,14 @@ def refusal(node: ir.Node) -> str:
         return "it quantizes, and ONNX Runtime fuses that as it stands"
     if "Sequence" in node.op_type or "Optional" in node.op_type:
         return "it handles sequences or optionals"
-    if _trains(node):
+    if trains(node):
         return "it runs in training mode"
     inner = (refusal(below) for graph in subgraphs_of(node) for below in graph)
     return next(filter(None, inner), "")
 
 
-def _trains(node: ir.Node) -> bool:
+def trains(node: ir.Node) -> bool:
+    """Whether ``node`` behaves as in training, or may do so when it runs."""
     if is_op(node, "BatchNormalization"):
         return node.attributes.get_int("training_mode", 0) != 0
     if not is_op(node, "Dropout") or len(node.inputs) < 3 or node.inputs[2] is None:

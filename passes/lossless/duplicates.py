@@ -1,0 +1,162 @@
+"""Merging nodes that compute the same, and constants that are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from ..base import Array
+from ..graph import constant_tensor, is_op, subgraphs_of, take_over
+from .constants import drop_unused, remove_node
+from .foldable import refusal
+
+_SMALL_BYTES = 1024
+"""Constants up to this size count as the same if they hold the same, larger ones if they are."""
+_LARGE_BYTES = 16_384
+"""Floats of at least this size are merged; smaller ones are kept apart, layer by layer."""
+_HEAD_BYTES = 4096
+"""Constants that agree in their first bytes are compared as a whole."""
+_MOST_ALIKE = 8
+"""With how many others of the same first bytes a constant is compared at most."""
+
+
+def merge_nodes(graph: ir.Graph) -> Iterator[str]:
+    """Merge nodes that have the same operator, attributes and inputs; names those that go.
+
+    A node in a subgraph may go in favour of one before it in an outer graph. Random and training
+    nodes stay, and ``QuantizeLinear`` and ``DequantizeLinear`` do: ONNX Runtime matches groups in
+    which each has one of its own.
+    """
+    yield from _merge_nodes(graph, [])
+
+
+_Seen: TypeAlias = dict[Hashable, ir.Node]
+
+
+def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen]) -> Iterator[str]:
+    seen: _Seen = {}
+    scopes = (*outer, seen)
+    for node in graph:
+        inner = subgraphs_of(node)
+        for subgraph in inner:
+            yield from _merge_nodes(subgraph, scopes)
+        key = None if inner or is_op(node, "Constant") else _key(node)
+        if key is None:
+            continue
+        first = next((scope[key] for scope in scopes if key in scope), None)
+        if first is None or not _can_stand_for(first, node):
+            seen.setdefault(key, node)
+            continue
+        name = node.name or node.op_type
+        for new, old in zip(first.outputs, node.outputs, strict=True):
+            if old.is_graph_output():
+                new.type, new.shape = old.type or new.type, old.shape or new.shape
+                take_over(new, old)
+            else:
+                old.replace_all_uses_with(new)
+        drop_unused(*remove_node(node))
+        yield name
+
+
+def _key(node: ir.Node) -> Hashable | None:
+    """Equal for nodes that compute the same; ``None`` if ``node`` has to stay."""
+    if refusal(node):
+        return None
+    attributes = []
+    for attribute in sorted(node.attributes.values(), key=lambda attribute: attribute.name):
+        value = attribute.value
+        if attribute.type == ir.AttributeType.TENSOR:
+            if value.nbytes > _SMALL_BYTES:
+                return None
+            value = _content(value)
+        elif isinstance(value, (list, tuple)):
+            value = tuple(value)
+        attributes.append((attribute.name, value))
+    inputs = tuple(map(_identity, node.inputs))
+    outputs = tuple(bool(output.name) for output in node.outputs)
+    return node.op_type, tuple(attributes), inputs, outputs
+
+
+def _identity(value: ir.Value | None) -> Hashable:
+    tensor = constant_tensor(value)
+    if tensor is None or tensor.nbytes > _SMALL_BYTES:
+        return id(value) if value is not None else None
+    return _content(tensor)
+
+
+def _content(tensor: ir.TensorProtocol) -> Hashable:
+    if tensor.dtype.is_string():
+        held: Hashable = tuple(tensor.numpy().reshape(-1).tolist())
+    else:
+        held = tensor.tobytes()
+    return tensor.dtype, tuple(tensor.shape.numpy()), held
+
+
+def _can_stand_for(first: ir.Node, node: ir.Node) -> bool:
+    """Whether the outputs of ``first`` may take the names of graph outputs of ``node``."""
+    return all(
+        not old.is_graph_output() or (first.graph is node.graph and not new.is_graph_output())
+        for new, old in zip(first.outputs, node.outputs, strict=True)
+    )
+
+
+def merge_initializers(graph: ir.Graph) -> Iterator[str]:
+    """Merge initializers that hold the same, also with one of an outer graph; names what goes.
+
+    Those that ``QuantizeLinear`` or ``DequantizeLinear`` reads stay, as do small vectors of floats:
+    biases of two layers are no less two parameters if they are equal.
+    """
+    yield from _merge_initializers(graph, [])
+
+
+_Held: TypeAlias = dict[Hashable, list[ir.Value]]
+
+
+def _merge_initializers(graph: ir.Graph, outer: Sequence[_Held]) -> Iterator[str]:
+    held: _Held = {}
+    scopes = (*outer, held)
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or not _may_merge(value, tensor):
+            continue
+        head = _head(tensor)
+        alike = [other for scope in scopes for other in scope.get(head, ())]
+        same = next((other for other in alike if _holds(other, tensor)), None)
+        if same is not None:
+            value.replace_all_uses_with(same)
+            drop_unused(value)
+            yield value.name or ""
+        elif len(alike) < _MOST_ALIKE:
+            held.setdefault(head, []).append(value)
+    for node in graph:
+        for subgraph in subgraphs_of(node):
+            yield from _merge_initializers(subgraph, scopes)
+
+
+def _may_merge(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+    if value.is_graph_input() or value.is_graph_output():
+        return False
+    if tensor.dtype.is_floating_point() and tensor.nbytes < _LARGE_BYTES:
+        return False
+    return not any(is_op(use.node, "QuantizeLinear", "DequantizeLinear") for use in value.uses())
+
+
+def _head(tensor: ir.TensorProtocol) -> Hashable:
+    """Equal for tensors that may hold the same."""
+    if tensor.dtype.is_string():
+        return _content(tensor)
+    return tensor.dtype, tuple(tensor.shape.numpy()), _bytes(tensor)[:_HEAD_BYTES].tobytes()
+
+
+def _holds(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+    other = value.const_value
+    if other is None or tensor.dtype.is_string():
+        return other is not None
+    return np.array_equal(_bytes(tensor), _bytes(other))
+
+
+def _bytes(tensor: ir.TensorProtocol) -> Array:
+    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
