@@ -16,7 +16,7 @@ from ..backends.ort import check_provider, specs_of
 from ..backends.targets import Target, TargetName
 from .compile import Outcome, Progress, Settings, compile_model
 from .manager import Hook
-from .model_io import load
+from .model_io import load, load_proto
 from .pipeline import Pipeline, preset
 
 ModelLike: TypeAlias = ir.Model | onnx.ModelProto | str | Path
@@ -31,7 +31,7 @@ def as_model(model: ModelLike) -> ir.Model:
     if isinstance(model, ir.Model):
         return model
     if isinstance(model, onnx.ModelProto):
-        return ir.from_proto(model)
+        return load_proto(model)
     return load(Path(model))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .read import files_of, load, warnings_of
+from .read import files_of, load, load_proto, warnings_of
 from .repair import finished
 from .write import check_writable, save
 
-__all__ = ["check_writable", "files_of", "finished", "load", "save", "warnings_of"]
+__all__ = ["check_writable", "files_of", "finished", "load", "load_proto", "save", "warnings_of"]

@@ -286,9 +286,6 @@ def _note_oddities(proto: onnx.ModelProto, findings: Findings) -> None:
         warn("training information is left out: it updates weights that passes may rewrite")
     if findings.sparse:
         warn(f"{findings.sparse} sparse initializers become dense")
-    names = Counter(node.name for node in proto.graph.node if node.name)
-    if doubled := [name for name, count in names.items() if count > 1]:
-        warn(f"several nodes are named {doubled[0]!r}, which ONNX Runtime refuses")
     weights = {tensor.name for tensor in proto.graph.initializer}
     if len(weights) == len(proto.graph.initializer) and proto.ir_version >= 4:
         overridable = sum(1 for info in proto.graph.input if info.name in weights)

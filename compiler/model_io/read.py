@@ -73,6 +73,29 @@ def load(path: str | Path) -> ir.Model:
     return model
 
 
+def load_proto(proto: onnx.ModelProto) -> ir.Model:
+    """The model in ``proto``, which stays as it is, as :func:`load` gives one in a file.
+
+    Raises:
+        ModelError: ``proto`` is no model that can be used, or refers to external data, which only
+            a file can: where it lies is where its data lies.
+    """
+    own = onnx.ModelProto()
+    own.CopyFrom(proto)
+    findings = check_proto(own)
+    if findings.external:
+        raise ModelError(
+            "the model refers to external data, but lies in no folder",
+            hint="give the path of its file, or read it with onnx.load, which brings the data in",
+        )
+    warnings = findings.warnings + repair(own)
+    model = from_proto(own)
+    if findings.unsorted:
+        _sort(model)
+    model.graph.meta[WARNINGS] = warnings
+    return model
+
+
 def warnings_of(model: ir.Model) -> list[str]:
     """What was unusual about the file that ``model`` was loaded from, in sentences."""
     return list(model.graph.meta.get(WARNINGS, ()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import onnx
 
 from ...backends.serde import graphs_of
@@ -11,7 +13,7 @@ from .check import STANDARD
 def repair(proto: onnx.ModelProto) -> list[str]:
     """Bring ``proto`` into the usual form, in place, and return warnings.
 
-    Each of these is what ONNX Runtime makes of it, too.
+    Each of the first four is what ONNX Runtime makes of it, too.
 
     - The standard operators' domain is the empty string, not ``ai.onnx``.
     - The version of the standard operators is given. Where it is not, ONNX Runtime takes the
@@ -19,6 +21,7 @@ def repair(proto: onnx.ModelProto) -> list[str]:
     - Before IR version 4, initializers are not inputs. They had to be listed among them, but
       ONNX Runtime does not let them be fed: they are constants.
     - Dimensions are not negative. ONNX Runtime takes negative ones for unknown.
+    - Nodes of one graph have names of their own, or none. ONNX Runtime refuses all others.
     """
     warnings: list[str] = []
     for imports in (proto.opset_import, *(function.opset_import for function in proto.functions)):
@@ -40,6 +43,11 @@ def repair(proto: onnx.ModelProto) -> list[str]:
     negative = sum(_clear_negative_dims(graph) for graph in graphs_of(proto))
     if negative:
         warnings.append(f"{negative} negative dimensions are taken for unknown ones")
+    if renamed := [name for graph in graphs_of(proto) for name in _make_unique(graph)]:
+        warnings.append(
+            f"several nodes are named {renamed[0]!r}, which ONNX Runtime refuses; "
+            f"{len(renamed)} are renamed"
+        )
     return warnings
 
 
@@ -55,6 +63,25 @@ def _clear_negative_dims(graph: onnx.GraphProto) -> int:
                 dim.ClearField("dim_value")
                 count += 1
     return count
+
+
+def _make_unique(graph: onnx.GraphProto) -> list[str]:
+    """Rename nodes that have the name of an earlier one, and return the names they had."""
+    # Constants do not count: ONNX Runtime makes initializers of them first.
+    nodes = [node for node in graph.node if node.name and node.op_type != "Constant"]
+    taken = {node.name for node in nodes}
+    if len(taken) == len(nodes):
+        return []
+    seen: set[str] = set()
+    renamed: list[str] = []
+    for node in nodes:
+        if node.name in seen:
+            renamed.append(node.name)
+            numbers = itertools.count(1)
+            node.name = next(n for k in numbers if (n := f"{renamed[-1]}.{k}") not in taken)
+            taken.add(node.name)
+        seen.add(node.name)
+    return renamed
 
 
 def finished(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -70,13 +70,15 @@ def test_types_are_spelled_as_onnx_runtime_does(tmp_path: Path) -> None:
 
     found = facts(helper.make_model(graph, ir_version=10), tmp_path)
 
-    assert [(item["name"], item["type"], item["shape"]) for item in found["inputs"]] == [
+    expected: list[tuple[str, str, list[int | str | None] | None]] = [
         ("a", "int64", [2, "N", None]),
         ("b", "float16", None),
         ("c", "seq(tensor(float))", [None]),
         ("d", "optional(seq(tensor(float)))", [None]),
         ("e", "seq(map(string,tensor(float)))", None),
     ]
+    said = [(item["name"], item["type"], item["shape"]) for item in found["inputs"]]
+    assert said == expected
     assert found["outputs"][4]["type"] == "seq(map(string,tensor(float)))"
 
 

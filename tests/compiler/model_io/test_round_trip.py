@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxpress.backends.errors import ModelError
-from onnxpress.compiler.model_io import load, save, warnings_of
+from onnxpress.compiler.model_io import load, load_proto, save, warnings_of
 
 Store = Callable[..., Path]
 
@@ -407,3 +407,51 @@ def test_negative_dimensions_are_unknown(store: Store) -> None:
 
     assert model.graph.inputs[0].shape == ir.Shape([None, 3])
     assert warnings_of(model) == ["1 negative dimensions are taken for unknown ones"]
+
+
+def test_nodes_get_names_of_their_own(tmp_path: Path, store: Store) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[2] x) => (float[2] y) {
+      [n] a = Neg (x)
+      ["n.1"] b = Neg (a)
+      [n] c = Neg (b)
+      [n] k = Constant <value_float = 1.0> ()
+      [n] y = Add (c, k)
+    }
+    """
+    path = store(text)
+    with pytest.raises(Exception, match="two nodes with same node name"):
+        ort.InferenceSession(path)
+
+    model = load(path)
+    save(model, tmp_path / "out.onnx")
+
+    assert [node.name for node in model.graph] == ["n", "n.1", "n.2", "n", "n.3"]
+    assert warnings_of(model) == [
+        "several nodes are named 'n', which ONNX Runtime refuses; 2 are renamed"
+    ]
+    ort.InferenceSession(tmp_path / "out.onnx")
+
+
+def test_a_protobuf_is_checked_repaired_and_left_alone() -> None:
+    text = """
+    <ir_version: 3, opset_import: ["ai.onnx" : 9]>
+    g (float[2] x, float[2] w) => (float[2] y) <float[2] w = {1, 2}> { y = Neg (a) a = Add (x, w) }
+    """
+    proto = onnx.parser.parse_model(text)
+    before = proto.SerializeToString()
+
+    model = load_proto(proto)
+
+    assert proto.SerializeToString() == before
+    assert [node.op_type for node in model.graph] == ["Add", "Neg"]
+    assert [value.name for value in model.graph.inputs] == ["x"]
+    assert model.opset_imports == {"": 9}
+    assert "topological order" in warnings_of(model)[0]
+    proto.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    with pytest.raises(ModelError, match="lies in no folder"):
+        load_proto(proto)
+    proto.graph.output[0].name = "nobody"
+    with pytest.raises(ModelError, match="nothing in the graph 'g' computes"):
+        load_proto(proto)
