@@ -186,8 +186,9 @@ def _result(step: Step, model: ir.Model, context: Context) -> ir.passes.PassResu
     return result
 
 
-def _applied(step: Step, model: ir.Model, context: Context) -> ir.Model:
-    return _result(step, model, context).model
+def _applied(step: Step, model: ir.Model, context: Context) -> ir.Model | None:
+    result = _result(step, model, context)
+    return result.model if result.modified else None
 
 
 def _find(

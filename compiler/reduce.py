@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..backends.base import Array, Feeds
-from ..backends.errors import BackendError, OnnxpressError
+from ..backends.errors import BackendError, DataError, OnnxpressError
 from ..backends.guess import fed_inputs
 from ..backends.ort import session_of
 from ..passes.base import Contract
@@ -19,8 +19,8 @@ from .verify.reference import EXACTLY
 TESTS = 400
 """How often a smaller model is tried at most; what is left then is what is reported."""
 
-Apply = Callable[[ir.Model], ir.Model]
-"""Runs the pass on a model that it may change, and returns the result."""
+Apply = Callable[[ir.Model], ir.Model | None]
+"""Runs the pass on a model that it may change; returns the result, ``None`` if nothing changed."""
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,23 @@ class _Search:
         self.tests += 1
         try:
             part = self.part(nodes)
-            verifier = Verifier(part, data=_Recorded(self.feeds_of(part)), cases=0)
-        except (OnnxpressError, ValueError, KeyError):
+        except (ValueError, KeyError):
             return ""  # these nodes make no model of their own
-        if not verifier.feeds:
-            return ""
+        failure, result = "", None
         try:
             result = self.apply(part.clone())
         except OnnxpressError as error:
-            return error.message if self.raises else ""
-        if self.raises:
+            failure = error.message
+        if bool(failure) is not self.raises or (result is None and not failure):
             return ""
+        try:
+            verifier = Verifier(part, data=_Recorded(self.feeds_of(part)), cases=0)
+        except DataError:
+            return ""  # a model that does not run
+        if not verifier.feeds:
+            return ""  # or that does not load
+        if result is None:
+            return failure
         found = verifier.check(result, self.contract)
         return found.reason if found.status == "failed" else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -74,6 +75,7 @@ class Reference:
         tolerance = self.tolerances[leaf.output]
         return replace(tolerance, floor=0.0) if leaf.part.startswith("before") else tolerance
 
+    @cached_property
     def noise(self) -> dict[str, Fidelity]:
         """How far ONNX Runtime's default session is from the exact answers, per output."""
         found: dict[str, Fidelity] = {}

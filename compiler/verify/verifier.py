@@ -172,7 +172,7 @@ class Verifier:
         cases = list(range(len(self.feeds)))
         if not contract.exact and self.samples:
             cases = sorted(self.samples)
-        found.noise = reference.noise()
+        found.noise = reference.noise
         for config in (EXACTLY, SessionConfig(provider=self.provider)):
             if problem := self._run_cases(reference, candidate, config, judge, cases, found):
                 found.status, found.reason = "failed", problem
