@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..base import Array
-from ..graph import constant_tensor, is_op, subgraphs_of, take_over
+from ..graph import constant_tensor, is_constant, is_op, subgraphs_of, take_over
 from .constants import drop_unused, remove_node
 from .foldable import refusal
 
@@ -33,22 +33,43 @@ def merge_nodes(graph: ir.Graph) -> Iterator[str]:
     yield from _merge_nodes(graph, [])
 
 
-_Seen: TypeAlias = dict[Hashable, ir.Node]
+class _Seen:
+    """The nodes of one graph so far; what they compute is looked at only where two may agree."""
+
+    def __init__(self) -> None:
+        self._rough: dict[Hashable, ir.Node | None] = {}
+        self._exact: dict[Hashable, ir.Node] = {}
+
+    def like(self, node: ir.Node, rough: Hashable) -> ir.Node | None:
+        """A node that computes the same as ``node`` and can stand for it."""
+        if rough not in self._rough:
+            return None
+        if (only := self._rough[rough]) is not None:
+            self._rough[rough] = None
+            self._exact[_key(only)] = only
+        found = None if (key := _key(node)) is None else self._exact.get(key)
+        return found if found is not None and _can_stand_for(found, node) else None
+
+    def add(self, node: ir.Node, rough: Hashable) -> None:
+        if rough in self._rough:
+            self._exact.setdefault(_key(node), node)
+        else:
+            self._rough[rough] = node
 
 
 def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen]) -> Iterator[str]:
-    seen: _Seen = {}
+    seen = _Seen()
     scopes = (*outer, seen)
     for node in graph:
         inner = subgraphs_of(node)
         for subgraph in inner:
             yield from _merge_nodes(subgraph, scopes)
-        key = None if inner or is_op(node, "Constant") else _key(node)
-        if key is None:
+        if inner or is_op(node, "Constant"):
             continue
-        first = next((scope[key] for scope in scopes if key in scope), None)
-        if first is None or not _can_stand_for(first, node):
-            seen.setdefault(key, node)
+        rough = _rough_key(node)
+        first = next(filter(None, (scope.like(node, rough) for scope in scopes)), None)
+        if first is None:
+            seen.add(node, rough)
             continue
         name = node.name or node.op_type
         for new, old in zip(first.outputs, node.outputs, strict=True):
@@ -59,6 +80,12 @@ def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen]) -> Iterator[str]:
                 old.replace_all_uses_with(new)
         drop_unused(*remove_node(node))
         yield name
+
+
+def _rough_key(node: ir.Node) -> Hashable:
+    """Equal for nodes that may compute the same, and cheap."""
+    computed = (id(value) for value in node.inputs if value is not None and not is_constant(value))
+    return node.op_type, next(computed, None)
 
 
 def _key(node: ir.Node) -> Hashable | None:

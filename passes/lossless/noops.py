@@ -129,12 +129,18 @@ def _slice(known: NoOps, node: ir.Node, source: ir.Value) -> ir.Value | None:
     if all(end >= 2**31 - 1 for end in ends):
         return source
     axes = _numbers(node, 3, "axes")
-    dims = known.facts().dims(source)
-    if dims is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
+    if axes is None and len(node.inputs) > 3 and node.inputs[3] is not None:
         return None
-    sizes = [dims[int(axis)] for axis in (axes if axes is not None else range(len(ends)))]
-    whole = all(isinstance(s, int) and end >= s for s, end in zip(sizes, ends, strict=True))
-    return source if whole else None
+    places = [int(axis) for axis in axes] if axes is not None else list(range(len(ends)))
+
+    def is_whole(dims: ir.Shape | Dims) -> bool:
+        pairs = zip((dims[axis] for axis in places), ends, strict=True)
+        return all(isinstance(size, int) and end >= size for size, end in pairs)
+
+    if source.shape is not None and not is_whole(source.shape):
+        return None
+    dims = known.facts().dims(source)
+    return source if dims is not None and is_whole(dims) else None
 
 
 def _expand(known: NoOps, node: ir.Node, source: ir.Value) -> ir.Value | None:
