@@ -23,9 +23,15 @@ EXACTLY = SessionConfig(level="disabled", prepacking=False)
 """The session that says what is right: nothing is optimized, no weights are copied."""
 
 LARGE = 500_000_000
-"""From this many bytes of weights on, the model is not moved: that takes a second copy."""
+"""From this many bytes of weights on no copies are made: the model is not moved, and the
+optimized session does not pack its weights."""
 
 _PAIRS = 2
+
+
+def optimized(model: ir.Model, provider: Provider) -> SessionConfig:
+    """The session that users deploy; it needs less memory where ``model`` is large."""
+    return SessionConfig(provider=provider, prepacking=weight_bytes(model) <= LARGE)
 
 
 class Reference:
@@ -60,7 +66,7 @@ class Reference:
             answers = [runner.run(one) for one in self.feeds]
             del runner
         self.answers = list(answers)
-        self.optimized = self._optimized(SessionConfig(provider=provider))
+        self.optimized = self._optimized(optimized(self.model, provider))
         self._spreads: dict[int, dict[Leaf, Array | None]] = {}
 
     def _optimized(self, config: SessionConfig) -> list[Answers | BackendError]:

@@ -16,7 +16,7 @@ from ...backends.search import find_cases
 from ...passes.base import EXACT, Contract, SessionFactory
 from .answers import Answers, Leaf, Runner
 from .judge import Judge
-from .reference import EXACTLY, Reference
+from .reference import EXACTLY, Reference, optimized
 from .signature import check_signature
 from .verification import Verification
 
@@ -173,7 +173,7 @@ class Verifier:
         if not contract.exact and self.samples:
             cases = sorted(self.samples)
         found.noise = reference.noise
-        for config in (EXACTLY, SessionConfig(provider=self.provider)):
+        for config in (EXACTLY, optimized(candidate, self.provider)):
             if problem := self._run_cases(reference, candidate, config, judge, cases, found):
                 found.status, found.reason = "failed", problem
                 break
