@@ -13,7 +13,8 @@ import onnx_ir as ir
 from ..graph import constant
 
 if TYPE_CHECKING:
-    from .channels import Dims, Labels
+    from .channel_labels import Labels
+    from .channels import Dims
 
 
 def blocks(before: Dims, after: Dims) -> Iterator[tuple[list[int], list[int]]]:

@@ -49,14 +49,13 @@ def _rule(op_types: str) -> Callable[[Rule], Rule]:
 def elementwise(node: ir.Node, flow: ChannelFlow) -> str | None:
     """Channel by channel, with NumPy's broadcasting; also for an operator of one input."""
     result = flow.dims(node.outputs[0])
-    inputs = [(i, flow.dims(value)) for i, value in enumerate(node.inputs) if value is not None]
-    if result is None:
+    shapes = {i: flow.dims(value) for i, value in enumerate(node.inputs) if value is not None}
+    inputs = [(index, dims) for index, dims in shapes.items() if dims is not None]
+    if result is None or len(inputs) < len(shapes):
         return _NO_SHAPE
     for axis, size in enumerate(result):
         places = []
         for index, dims in inputs:
-            if dims is None:
-                return _NO_SHAPE
             own = axis - len(result) + len(dims)
             if own >= 0 and (dims[own] != 1 or size == 1):
                 places.append((index, own))

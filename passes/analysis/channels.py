@@ -20,26 +20,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from ..graph import is_constant, is_op
+from .channel_labels import Labels, LabelSets
 from .channel_sizes import move_sizes
 from .shapes import inferred_shapes
 
-Labels: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-"""One label per index of an axis; equal labels go together."""
-
 Dims: TypeAlias = tuple[int | str | None, ...]
 """A shape: a number, a name or nothing known per axis."""
-
-Rule: TypeAlias = Callable[[ir.Node, "ChannelFlow"], str | None]
-"""Hands labels from the inputs of a node to its outputs.
-
-It returns ``None``, or why it could not account for some label it may have met.
-"""
 
 OpId: TypeAlias = tuple[str, str]
 """Domain (empty for the standard one) and operator type."""
@@ -116,8 +108,7 @@ class ChannelFlow:
         self._shapes = shapes
         self._labels: dict[tuple[ir.Value, int], Labels] = {}
         self._sizes: dict[ir.Value, tuple[Labels | None, ...]] = {}
-        self._parents: list[int] = []
-        self._frozen: dict[int, str] = {}
+        self._sets = LabelSets()
         self._accounted: set[tuple[ir.Node, int, int]] = set()
         self._refusals: dict[ir.Node, str] = {}
 
@@ -156,8 +147,12 @@ class ChannelFlow:
 
     def write(self, node: ir.Node, axis: int, labels: Labels | None, output: int = 0) -> None:
         """Put ``labels``, if any, on ``axis`` of an output of ``node``."""
+        if labels is None:
+            return
         place = self._place(node.outputs[output], axis)
-        if labels is not None and place is not None:
+        if place is None:
+            self.freeze(labels, f"the shape of what {describe(node)} computes is not known")
+        else:
             self._labels[place] = labels
 
     def carry(self, node: ir.Node, axis: int, output_axis: int) -> None:
@@ -188,21 +183,15 @@ class ChannelFlow:
 
     def tie(self, first: Labels, second: Labels) -> None:
         """Make the labels at the same place of ``first`` and ``second`` go together."""
-        for a, b in zip(first.tolist(), second.tolist(), strict=True):
-            root, other = self._root(a), self._root(b)
-            if root != other:
-                self._parents[other] = root
-                if other in self._frozen:
-                    self._frozen.setdefault(root, self._frozen.pop(other))
+        self._sets.join(first, second)
 
     def freeze(self, labels: Labels, because: str) -> None:
         """Forbid the removal of ``labels``."""
-        for label in labels.tolist():
-            self._frozen.setdefault(self._root(label), because)
+        self._sets.freeze(labels, because)
 
     def fixed(self, size: int, because: str) -> Labels:
         """New labels that cannot be removed."""
-        labels = self._new(size)
+        labels = self._sets.new(size)
         self.freeze(labels, because)
         return labels
 
@@ -223,14 +212,14 @@ class ChannelFlow:
         """The groups, once every node was visited."""
         self._freeze_what_is_not_accounted_for()
         places = list(self._labels)
-        roots = [[self._root(label) for label in self._labels[at].tolist()] for at in places]
+        roots = [[self._sets.root(label) for label in self._labels[at].tolist()] for at in places]
         homes: dict[int, list[int]] = {}
         for number, axis_roots in enumerate(roots):
             for root in dict.fromkeys(axis_roots):
                 homes.setdefault(root, []).append(number)
         together: dict[tuple[tuple[int, ...], str], dict[int, int]] = {}
         for root, numbers in homes.items():
-            known = together.setdefault((tuple(numbers), self._frozen.get(root, "")), {})
+            known = together.setdefault((tuple(numbers), self._sets.frozen(root)), {})
             known[root] = len(known)
         for (axes, frozen), known in together.items():
             members = tuple(_member(*places[at], roots[at], known) for at in axes)
@@ -245,11 +234,15 @@ class ChannelFlow:
             if value.is_graph_output():
                 self.freeze(labels, f"they reach the graph output {value.name!r}")
             for node, index in value.uses():
-                if (node, index, axis) not in self._accounted:
-                    inner = node.graph is not value.graph
-                    unread = "it is in a subgraph" if inner else "it reads them in another way"
-                    because = self._refusals.get(node, unread)
-                    self.freeze(labels, f"they reach {describe(node)}: {because}")
+                if (node, index, axis) in self._accounted:
+                    continue
+                if axis == _SIZE:
+                    self.freeze(labels, f"{describe(node)} computes with their number")
+                    continue
+                inner = node.graph is not value.graph
+                unread = "it is in a subgraph" if inner else "it reads them in another way"
+                because = self._refusals.get(node, unread)
+                self.freeze(labels, f"they reach {describe(node)}: {because}")
 
     def _place(self, value: ir.Value | None, axis: int) -> tuple[ir.Value, int] | None:
         dims = self.dims(value)
@@ -263,7 +256,7 @@ class ChannelFlow:
         labels, producer = None, value.producer()
         if is_constant(value):
             size = (self.dims(value) or ())[axis]
-            labels = self._new(size) if isinstance(size, int) else None
+            labels = self._sets.new(size) if isinstance(size, int) else None
         elif producer is not None and is_op(producer, "Identity") and producer.inputs[0]:
             # Exporters store equal tensors once and copy them by Identity.
             labels = self._label_constant(producer.inputs[0], axis)
@@ -272,17 +265,13 @@ class ChannelFlow:
             self._labels[value, axis] = labels
         return labels
 
-    def _new(self, size: int) -> Labels:
-        start = len(self._parents)
-        self._parents.extend(range(start, start + size))
-        return np.arange(start, start + size)
 
-    def _root(self, label: int) -> int:
-        parents = self._parents
-        while parents[label] != label:
-            parents[label] = parents[parents[label]]
-            label = parents[label]
-        return label
+# Below the class, not a forward reference: the type hints of a pass with rules are evaluated.
+Rule: TypeAlias = Callable[[ir.Node, ChannelFlow], str | None]
+"""Hands labels from the inputs of a node to its outputs.
+
+It returns ``None``, or why it could not account for some label it may have met.
+"""
 
 
 def describe(node: ir.Node) -> str:

@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from ..analysis.channels import ChannelGroup, Labels
+from ..analysis.channel_labels import Labels
+from ..analysis.channels import ChannelGroup
 from ..analysis.macs import node_macs
 from ..graph import is_op
 from .importance import Scores

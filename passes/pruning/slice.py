@@ -57,8 +57,9 @@ def slice_channels(model: ir.Model, coupling: Coupling, cuts: Cuts) -> None:
 
 def _set_group(node: ir.Node, cuts: Cuts) -> None:
     """Depthwise, there are as many groups as input channels; other groups only get narrower."""
-    weight, groups = node.inputs[1], node.attributes.get_int("group", 1)
-    if weight is None or weight.shape is None or groups == 1 or weight.shape[1] != 1:
+    groups, weight = node.attributes.get_int("group", 1), node.inputs[1]
+    array = constant(weight)
+    if weight is None or array is None or groups == 1 or array.shape[1] > 1:
         return
     stays = cuts[weight].get(0)
     if stays is not None:
