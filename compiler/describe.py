@@ -35,7 +35,9 @@ def describe(name: str) -> dict[str, Any]:
         found["options"] = [
             {
                 "name": option.name,
-                "type": str(option.type),
+                "type": option.type
+                if isinstance(option.type, str)
+                else inspect.formatannotation(option.type),
                 "default": "required" if option.default is MISSING else option_text(option.default),
             }
             for option in fields(cls)

@@ -71,9 +71,7 @@ def run(arguments: Sequence[str]) -> int:
     debug, as_json = "--debug" in arguments, "--json" in arguments
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code: Any = app(args=list(arguments), standalone_mode=False)
-    except KeyboardInterrupt:
-        return _fail("interrupted", "nothing was written", INTERRUPTED, "Interrupted", as_json)
+        code: Any = app(args=list(arguments), prog_name="onnxpress", standalone_mode=False)
     except OnnxpressError as error:
         if debug:
             traceback.print_exc()
@@ -82,6 +80,8 @@ def run(arguments: Sequence[str]) -> int:
         return _unexpected(error, debug=debug, as_json=as_json)
     finally:
         signal.signal(signal.SIGTERM, previous)
+    if code == INTERRUPTED:  # typer's answer to KeyboardInterrupt
+        return _fail("interrupted", "nothing was written", INTERRUPTED, "Interrupted", as_json)
     return code if isinstance(code, int) else 0
 
 
@@ -97,8 +97,6 @@ def _unexpected(error: Exception, *, debug: bool, as_json: bool) -> int:
             return _fail(str(error.format_message()), "", error.exit_code, "UsageError", True)  # type: ignore[attr-defined]
         show()
         return int(error.exit_code)
-    if type(error).__name__ == "Abort":
-        return _fail("interrupted", "nothing was written", INTERRUPTED, "Interrupted", as_json)
     if debug:
         traceback.print_exc()
     return _fail(
