@@ -149,22 +149,18 @@ def test_an_output_in_a_missing_folder(onnxpress: Command, models: Path) -> None
 
 
 def test_an_output_in_a_read_only_folder(tmp_path: Path, models: Path) -> None:
-    """As a user without rights: root may write anywhere, so it becomes nobody first."""
-    script = (
-        "import os, sys\n"
-        "import onnxpress.compiler.cli.run, rich.console, rich.markup\n"
-        "from onnxpress.compiler.cli.main import run\n"
-        "os.geteuid() or os.seteuid(65534)\n"
-        "sys.exit(run(sys.argv[1:]))\n"
-    )
+    """Root may write anywhere, so it gives that right up first."""
+    right = "--bounding-set=-dac_override,-dac_read_search"
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root without setpriv may write anywhere")
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
-    for above in (folder, *folder.parents):
-        if above.is_relative_to(tmp_path.parent.parent):
-            above.chmod(above.stat().st_mode | 0o055)
-    model = shutil.copy(models / "mnist_cnn_0.onnx", tmp_path / "m.onnx")
     done = subprocess.run(
-        [sys.executable, "-c", script, "optimize", str(model), "-o", str(folder / "out.onnx")],
+        [
+            *(("setpriv", right) if os.geteuid() == 0 else ()),
+            *(sys.executable, "-m", "onnxpress", "optimize", str(models / "mnist_cnn_0.onnx")),
+            *("-o", str(folder / "out.onnx")),
+        ],
         capture_output=True,
         text=True,
         check=False,
