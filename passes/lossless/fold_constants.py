@@ -86,6 +86,8 @@ class FoldConstants(Pass):
         for node in plan.kept:
             result.decline(node, because="its value takes much more room than what it comes from")
         for node, outputs in plan.store.items():
+            if node.graph is None:  # it went with the last node that read it
+                continue
             result.rewrote(node)
             for output in outputs:
                 as_node = output.graph is root and root is not result.model.graph

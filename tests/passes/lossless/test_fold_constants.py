@@ -399,6 +399,26 @@ BRANCHES = (
 )
 
 
+def test_what_only_a_known_shape_needed_goes_first(build: Build, answers: Answers) -> None:
+    text = (
+        HEAD
+        + """main (float[2,3] x) => (float[2,3] y) {
+          v = Identity (w)
+          product = MatMul (x, v)
+          sizes = Shape (product)
+          y = Expand (b, sizes)
+        }"""
+    )
+    model = build(text, w=np.ones((3, 3), np.float32), b=np.array([1, 2, 3], np.float32))
+    x = np.ones((2, 3), np.float32)
+    before = answers(model, x=x)["y"]
+
+    fold(model)
+
+    assert kinds(model) == ["Constant"]
+    np.testing.assert_array_equal(answers(model, x=x)["y"], before)
+
+
 def test_inside_branches(build: Build, answers: Answers) -> None:
     model = build(BRANCHES, w=W)
     before = [answers(model, x=W, flag=np.array(flag))["y"] for flag in (True, False)]
