@@ -136,7 +136,8 @@ class Fidelity:
             left, right = a[finite].astype(np.float64), b[finite].astype(np.float64)
             distance = np.abs(left - right)
             self.max_abs = max(self.max_abs, float(distance.max(initial=0)))
-            distance[distance <= floor] = 0
+            rounding = distance <= floor
+            distance[rounding], right[rounding] = 0, left[rounding]
             self._add(left, right, distance, np.maximum(np.abs(left), scale[finite]))
 
     def _add(self, a: Array, b: Array, distance: Array, against: Array) -> None:

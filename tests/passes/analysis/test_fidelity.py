@@ -104,6 +104,7 @@ def test_a_floor_counts_for_nothing_but_the_largest_difference() -> None:
     assert found.max_abs == pytest.approx(1e-7, rel=0.02)
     assert found.max_rel == 0
     assert found.sqnr_db == INF
+    assert found.cosine == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
