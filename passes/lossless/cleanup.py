@@ -137,6 +137,7 @@ def _take_out_no_ops(model: ir.Model, result: Result) -> None:
         return known
 
     no_ops = NoOps(facts)
+    taken_out: list[ir.Value] = []
     for node in nodes_of(model):
         source = no_ops.repeated(node)
         if source is None:
@@ -152,7 +153,8 @@ def _take_out_no_ops(model: ir.Model, result: Result) -> None:
         else:
             output.replace_all_uses_with(source)
         _count(result, "no_ops", [node.name or node.op_type])
-        drop_unused(output)
+        taken_out.append(output)
+    drop_unused(*taken_out)
 
 
 def _rename_output(source: ir.Value, output: ir.Value) -> None:

@@ -55,17 +55,20 @@ def drop_unused(*values: ir.Value | None) -> None:
     """Take ``values`` out of their graphs where nothing reads them any more.
 
     With a value goes the initializer or node behind it, and whatever only that node needed.
+    Better called once for many: asking whether a constant is read takes as long as it has readers.
     """
-    waiting = list(values)
+    waiting = dict.fromkeys(values)
     while waiting:
-        value = waiting.pop()
-        if value is None or value.uses() or value.is_graph_output() or value.is_graph_input():
-            continue
-        graph, node = value.graph, value.producer()
-        if value.is_initializer() and graph is not None and value.name is not None:
-            del graph.initializers[value.name]
-        elif node is not None and node.graph is not None and is_unused(node):
-            waiting.extend(remove_node(node))
+        read: dict[ir.Value | None, None] = {}
+        for value in waiting:
+            if value is None or value.uses() or value.is_graph_output() or value.is_graph_input():
+                continue
+            graph, node = value.graph, value.producer()
+            if value.is_initializer() and graph is not None and value.name is not None:
+                del graph.initializers[value.name]
+            elif node is not None and node.graph is not None and is_unused(node):
+                read.update(dict.fromkeys(remove_node(node)))
+        waiting = read
 
 
 def is_unused(node: ir.Node) -> bool:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..base import Array
 from ..graph import constant_tensor, is_constant, is_op, subgraphs_of, take_over
-from .constants import drop_unused, remove_node
+from .constants import drop_unused
 from .foldable import refusal
 
 _SMALL_BYTES = 1024
@@ -60,6 +60,7 @@ class _Seen:
 def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen]) -> Iterator[str]:
     seen = _Seen()
     scopes = (*outer, seen)
+    merged: list[ir.Value] = []
     for node in graph:
         inner = subgraphs_of(node)
         for subgraph in inner:
@@ -71,15 +72,15 @@ def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen]) -> Iterator[str]:
         if first is None:
             seen.add(node, rough)
             continue
-        name = node.name or node.op_type
+        yield node.name or node.op_type
+        merged += node.outputs
         for new, old in zip(first.outputs, node.outputs, strict=True):
             if old.is_graph_output():
                 new.type, new.shape = old.type or new.type, old.shape or new.shape
                 take_over(new, old)
             else:
                 old.replace_all_uses_with(new)
-        drop_unused(*remove_node(node))
-        yield name
+    drop_unused(*merged)
 
 
 def _rough_key(node: ir.Node) -> Hashable:
@@ -153,9 +154,9 @@ def _merge_initializers(graph: ir.Graph, outer: Sequence[_Held]) -> Iterator[str
         alike = [other for scope in scopes for other in scope.get(head, ())]
         same = next((other for other in alike if _holds(other, tensor)), None)
         if same is not None:
+            yield value.name or ""
             value.replace_all_uses_with(same)
             drop_unused(value)
-            yield value.name or ""
         elif len(alike) < _MOST_ALIKE:
             held.setdefault(head, []).append(value)
     for node in graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.values import Facts
 from ..base import Context, Pass, Result
 from ..graph import feeds_only, graph_of, is_op, take_over
 from .affine import Affine, Layer
@@ -127,6 +128,18 @@ class _Folder:
     def writer(self) -> LayerWriter:
         return LayerWriter(self.model)
 
+    @cached_property
+    def facts(self) -> Facts:
+        facts = Facts(self.model)
+        facts.follow_all()
+        return facts
+
+    def has_two_axes(self, value: ir.Value) -> bool:
+        """Whether ``value`` is a matrix for certain; another declared rank saves looking."""
+        if value.shape is not None and len(value.shape) != 2:
+            return False
+        return len(self.facts.dims(value) or ()) == 2
+
     def finish(self) -> Result:
         if self.result.modified and (duplicated := self.writer.finish()):
             self.result.details["duplicated_bytes"] = duplicated
@@ -146,7 +159,7 @@ class _Folder:
 
     def into_layer_before(self, chain: _Chain) -> str:
         """Fold ``chain`` into the layer whose answer it reads, or say why not."""
-        layer = _layer_before(chain)
+        layer = _layer_before(chain, self.has_two_axes)
         if isinstance(layer, str):
             return layer
         if layer.outputs != chain.affine.scale.size:
@@ -165,7 +178,7 @@ class _Folder:
 
     def into_layers_after(self, chain: _Chain) -> str:
         """Fold ``chain`` into all layers that read its answer, or say why not."""
-        layers = _layers_after(chain)
+        layers = _layers_after(chain, self.has_two_axes)
         if isinstance(layers, str):
             return layers
         written = []
@@ -205,7 +218,7 @@ class _Folder:
             self.result.rewrote(norm)
 
 
-def _layer_before(chain: _Chain) -> Layer | str:
+def _layer_before(chain: _Chain, is_matrix: Callable[[ir.Value], bool]) -> Layer | str:
     norm, source = chain.norms[0], chain.source
     node, add = source.producer(), None
     if node is None:
@@ -223,12 +236,14 @@ def _layer_before(chain: _Chain) -> Layer | str:
         return "its input is computed in an outer graph"
     if not feeds_only(source, norm):
         return f"the output of {(add or node).op_type} is read elsewhere as well"
-    if node.op_type == "MatMul" and _rank(source, chain.output, *node.inputs[:1]) != 2:
+    if node.op_type == "MatMul" and not is_matrix(source):
         return "MatMul's answer is not known to have two axes"
     return match_layer(node, add)
 
 
-def _layers_after(chain: _Chain) -> list[tuple[Layer, Affine]] | str:
+def _layers_after(
+    chain: _Chain, is_matrix: Callable[[ir.Value], bool]
+) -> list[tuple[Layer, Affine]] | str:
     if chain.output.is_graph_output():
         return "it is an output of the graph"
     layers = []
@@ -240,18 +255,18 @@ def _layers_after(chain: _Chain) -> list[tuple[Layer, Affine]] | str:
             return f"it is read by {reader.op_type}"
         if reader.graph is not chain.norms[0].graph:
             return "it is read in an inner graph"
-        layer = _layer_after(reader, chain, flattened=reader is not node)
+        flattened = reader is not node
+        if reader.op_type == "MatMul" and not (flattened or is_matrix(chain.source)):
+            return "MatMul's input is not known to have two axes"
+        layer = _layer_after(reader, chain.affine, flattened=flattened)
         if isinstance(layer, str):
             return layer
         layers.append(layer)
     return layers or "nothing reads it"
 
 
-def _layer_after(node: ir.Node, chain: _Chain, *, flattened: bool) -> tuple[Layer, Affine] | str:
-    kind, affine = node.op_type, chain.affine
-    ranked = kind != "MatMul" or flattened
-    if not ranked and _rank(chain.source, chain.output, node.outputs[0]) != 2:
-        return "MatMul's input is not known to have two axes"
+def _layer_after(node: ir.Node, affine: Affine, *, flattened: bool) -> tuple[Layer, Affine] | str:
+    kind = node.op_type
     layer = match_layer(node, bias_add(node) if kind == "MatMul" else None)
     if isinstance(layer, str):
         layer = match_layer(node)
@@ -278,12 +293,6 @@ def _flattened(node: ir.Node) -> ir.Value | None:
         target = resolved_constant(node.inputs[1])
         return node.outputs[0] if target is not None and target.tolist() == [0, -1] else None
     return None
-
-
-def _rank(*values: ir.Value | None) -> int | None:
-    """The number of axes that all of ``values`` whose shape is known have."""
-    ranks = {len(v.shape) for v in values if v is not None and v.shape is not None}
-    return ranks.pop() if len(ranks) == 1 else None
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:

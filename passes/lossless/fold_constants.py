@@ -86,18 +86,17 @@ class FoldConstants(Pass):
         for node in plan.kept:
             result.decline(node, because="its value takes much more room than what it comes from")
         for node, outputs in plan.store.items():
-            if node.graph is None:  # it went with the last node that read it
-                continue
             result.rewrote(node)
             for output in outputs:
                 as_node = output.graph is root and root is not result.model.graph
                 _store(output, as_tensor(arrays[output]), node, as_node=as_node)
-            drop_unused(*node.outputs)
+        drop_unused(*(output for node in plan.store for output in node.outputs))
 
 
 def _fix_targets(model: ir.Model, facts: Facts, result: Result) -> None:
     """Give ``Reshape`` and ``Expand`` a constant target where it means the same."""
     writer = None
+    replaced: list[ir.Value | None] = []
     for node in nodes_of(model):
         if not is_op(node, "Reshape", "Expand") or len(node.inputs) < 2:
             continue
@@ -120,7 +119,8 @@ def _fix_targets(model: ir.Model, facts: Facts, result: Result) -> None:
         wanted = f"{node.outputs[0].name}.target"
         node.replace_input_with(1, writer.add(graph_of(node), wanted, array, node))
         result.rewrote(node)
-        drop_unused(old)
+        replaced.append(old)
+    drop_unused(*replaced)
 
 
 def _leading_to(

@@ -313,6 +313,41 @@ def test_it_declines_in_front_of_a_layer(old: str, new: str, reason: str, build:
     assert ir.to_onnx_text(model) == before
 
 
+@pytest.mark.parametrize("shape", ["[2,4]", "[2,4,4]"])
+def test_a_product_needs_two_axes(shape: str, build: Build) -> None:
+    text = (
+        HEAD
+        + f"""main (float{shape} x) => (float y) {{
+      r = Relu (x)
+      m = MatMul (r, m0)
+      n = BatchNormalization (m, gamma, beta, mean, var)
+      y = Relu (n)
+    }}"""
+    )
+    model = build(text, **arrays(text, 4, {"m0": normal(4, 4)}))
+
+    result = fold(model)
+
+    assert result.modified == (shape == "[2,4]")
+    assert (
+        "MatMul's answer is not known to have two axes" in str(result.declined)
+    ) != result.modified
+
+
+def test_what_is_said_of_a_tensor_does_not_make_it_a_matrix(build: Build) -> None:
+    text = (
+        HEAD
+        + """main (float[2,4,4] x) => (float y) <float[9,9] m> {
+      m = MatMul (x, m0)
+      n = BatchNormalization (m, gamma, beta, mean, var)
+      y = Relu (n)
+    }"""
+    )
+    model = build(text, **arrays(text, 4, {"m0": normal(4, 4)}))
+
+    assert not fold(model).modified
+
+
 @pytest.mark.parametrize("layer", ["Conv <pads = [1,1,1,1]> (n, w)", "ConvTranspose (n, t)"])
 def test_without_a_shift_padding_does_no_harm(layer: str, build: Build, answers: Answers) -> None:
     text = BEFORE.replace("Conv <pads = [0, 0, 0, 0]> (n, w)", layer).replace(
