@@ -69,7 +69,7 @@ def load(path: str | Path) -> ir.Model:
         _sort(model)
     model.graph.meta[WARNINGS] = warnings
     model.graph.meta[DATA_FILES] = files
-    model.graph.meta[SOURCE] = path
+    model.graph.meta[SOURCE] = path.absolute()
     return model
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -17,10 +14,11 @@ import onnx_ir as ir
 from ...backends.errors import ModelError, OutputError
 from ...backends.serde import external, hollow, to_proto
 from .atomic import Staged, output_error
+from .data_files import earlier_data_files, free_names, laid_out, shards_of
 from .formats import SUFFIXES, Format, render
 from .read import DATA_FILES, SOURCE, files_of
 from .repair import finished
-from .wire import chunks, spliced
+from .wire import Buffer, spliced
 
 EXTERNAL_OVER = 1_800_000_000
 """Bytes of weights from which on they go to a file of their own: protobuf ends at 2 GiB."""
@@ -28,12 +26,8 @@ EXTERNAL_OVER = 1_800_000_000
 EXTERNAL_MINIMUM = 1024
 """Bytes from which on a tensor goes to the data file; smaller ones stay readable in the model."""
 
-Piece: TypeAlias = bytes | memoryview
-
 _SPLICE_MINIMUM = 4096
 _PROTOBUF_LIMIT = (1 << 31) - 1
-_PAGE, _LINE = 4096, 64
-_PAGE_ALIGNED = 1 << 20
 
 
 def save(
@@ -77,11 +71,11 @@ def save(
     with Staged() as staged:
         if _is_external(model, external_data, max_shard_bytes):
             _check_can_refer(kind, asked, path)
-            outdated = _earlier_data_files(path, protect)
+            outdated = earlier_data_files(path, protect)
             proto, data = _write_data(model, path, staged, max_shard_bytes)
-            pieces: Iterable[Piece] = [_serialized(proto, kind)]
+            pieces: Iterable[Buffer] = [_serialized(proto, kind)]
         else:
-            outdated, data = _earlier_data_files(path, protect), []
+            outdated, data = earlier_data_files(path, protect), []
             pieces = _inline(model, kind)
         staged.write(path, pieces)
         staged.commit()
@@ -180,7 +174,7 @@ def _weights(model: ir.Model, minimum: float) -> Iterator[tuple[ir.Value, ir.Ten
             yield value, tensor
 
 
-def _inline(model: ir.Model, kind: Format) -> Iterable[Piece]:
+def _inline(model: ir.Model, kind: Format) -> Iterable[Buffer]:
     """``model`` in one file."""
     minimum = _SPLICE_MINIMUM if kind == "binary" else math.inf
     large = {
@@ -208,12 +202,12 @@ def _write_data(
     """Write the weights of ``model`` to data files and return the rest, which refers to them."""
     weights = dict(_weights(model, EXTERNAL_MINIMUM))
     tensors = {id(tensor): tensor for tensor in weights.values()}
-    shards = _shards(tensors.values(), max_shard_bytes)
-    files = _free_names(path, len(shards), {*model.graph.meta.get(DATA_FILES, ())})
+    shards = shards_of(tensors.values(), max_shard_bytes)
+    files = free_names(path, len(shards), {*model.graph.meta.get(DATA_FILES, ())})
     places: dict[int, tuple[str, int]] = {}
     for file, shard in zip(files, shards, strict=True):
         places |= {id(tensor): (file.name, offset) for offset, tensor in shard}
-        staged.write(file, _laid_out(shard))
+        staged.write(file, laid_out(shard))
     proto = to_proto(
         model,
         replace=lambda owner, t: (
@@ -234,76 +228,6 @@ def _brought_in(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
         doc_string=tensor.doc_string,
         metadata_props=dict(tensor.metadata_props) or None,
     )
-
-
-Placed: TypeAlias = tuple[int, ir.TensorProtocol]
-"""An offset in a data file, and the tensor that lies there."""
-
-
-def _shards(
-    tensors: Iterable[ir.TensorProtocol], max_shard_bytes: int | None
-) -> list[list[Placed]]:
-    """``tensors`` with their places, in as few files as the limit allows.
-
-    Large ones begin at a page, so that they can be mapped, others at a cache line.
-    """
-    shards: list[list[Placed]] = []
-    end = 0
-    for tensor in tensors:
-        step = _PAGE if tensor.nbytes >= _PAGE_ALIGNED else _LINE
-        offset = -(-end // step) * step
-        if not shards or (max_shard_bytes and offset + tensor.nbytes > max_shard_bytes):
-            shards.append([])
-            offset = 0
-        shards[-1].append((offset, tensor))
-        end = offset + tensor.nbytes
-    return shards
-
-
-def _laid_out(shard: Iterable[Placed]) -> Iterator[Piece]:
-    end = 0
-    for offset, tensor in shard:
-        yield bytes(offset - end)
-        yield from chunks(tensor)
-        end = offset + tensor.nbytes
-
-
-def _free_names(path: Path, count: int, taken: set[Path]) -> list[Path]:
-    """Names for ``count`` data files of the model ``path``, none of which is in use."""
-    for generation in itertools.count():
-        stem = path.name if generation == 0 else f"{path.name}.{generation}"
-        parts = [""] if count == 1 else [f"-{n:05}-of-{count:05}" for n in range(1, count + 1)]
-        files = [path.with_name(f"{stem}{part}.data") for part in parts[:count]]
-        if not any(file in taken or os.path.lexists(file) for file in files):
-            return files
-    raise AssertionError("unreachable")
-
-
-def _earlier_data_files(path: Path, protect: Iterable[Path]) -> list[Path]:
-    """The data files of the model that stands at ``path``, as far as :func:`save` named them."""
-    if not path.exists():
-        return []
-    ours = re.compile(rf"{re.escape(path.name)}(\.\d+)?(-\d{{5}}-of-\d{{5}})?\.data")
-    if not any(ours.fullmatch(file.name) for file in path.parent.iterdir()):
-        return []
-    needed = {
-        file.resolve()
-        for source in protect
-        if source.exists() and not source.samefile(path)
-        for file in _files_or_none(source)
-    }
-    return [
-        file
-        for file in _files_or_none(path)[1:]
-        if ours.fullmatch(file.name) and file.parent == path.parent and file.resolve() not in needed
-    ]
-
-
-def _files_or_none(path: Path) -> list[Path]:
-    try:
-        return files_of(path)
-    except ModelError:
-        return []
 
 
 def _serialized(proto: onnx.ModelProto, kind: Format) -> bytes:
