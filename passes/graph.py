@@ -154,8 +154,18 @@ def add_initializer(graph: ir.Graph, name: str, array: Array | ir.TensorProtocol
 
 
 def take_over(new: ir.Value, old: ir.Value) -> None:
-    """Put ``new`` wherever ``old`` stands, under its name, type and shape."""
-    new.type = new.type or old.type
-    new.merge_shapes(old.shape)
+    """Put ``new`` wherever ``old`` stands, under its name, with its type, shape and notes.
+
+    What a graph declares of its output stays as it is declared.
+    """
+    if old.is_graph_output():
+        new.type = old.type or new.type
+        new.shape = new.shape if old.shape is None else old.shape
+    else:
+        new.type = new.type or old.type
+        new.merge_shapes(old.shape)
+    new.doc_string = old.doc_string or new.doc_string
+    new.metadata_props.update(old.metadata_props)
+    new.meta.update(old.meta)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     new.name, old.name = old.name, None

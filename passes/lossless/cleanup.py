@@ -149,15 +149,9 @@ def _take_out_no_ops(model: ir.Model, result: Result) -> None:
                 if not is_op(node, "Identity"):
                     result.decline(node, because="an output of the graph needs a node of its own")
                 continue
-            _rename_output(source, output)
+            take_over(source, output)
         else:
             output.replace_all_uses_with(source)
         _count(result, "no_ops", [node.name or node.op_type])
         taken_out.append(output)
     drop_unused(*taken_out)
-
-
-def _rename_output(source: ir.Value, output: ir.Value) -> None:
-    """Let ``source`` be the output of the graph that ``output`` was, as it was declared."""
-    source.type, source.shape = output.type or source.type, output.shape or source.shape
-    take_over(source, output)

@@ -76,7 +76,6 @@ def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen]) -> Iterator[str]:
         merged += node.outputs
         for new, old in zip(first.outputs, node.outputs, strict=True):
             if old.is_graph_output():
-                new.type, new.shape = old.type or new.type, old.shape or new.shape
                 take_over(new, old)
             else:
                 old.replace_all_uses_with(new)

@@ -169,7 +169,7 @@ class _Folder:
             return parts
         old = chain.output
         new = self.writer.write(layer, *parts, old.name or layer.node.op_type)
-        new.type, new.shape = old.type or new.type, old.shape or new.shape
+        new.shape = None  # a stale one might contradict that of the normalization
         take_over(new, old)
         self.remove(chain.norms)
         if layer.add is not None and layer.add.outputs[0] is not new:

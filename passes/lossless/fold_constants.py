@@ -151,7 +151,6 @@ def _store(output: ir.Value, tensor: ir.TensorProtocol, node: ir.Node, *, as_nod
         new = constant.outputs[0]
     else:
         new = add_initializer(graph, name, tensor)
-    declared, output.shape = output.shape, None
-    if output.is_graph_output() and declared is not None:
-        new.shape = declared
+    if not output.is_graph_output():
+        output.shape = None  # a stale one might contradict the tensor
     take_over(new, output)
