@@ -417,8 +417,10 @@ def test_what_quantizes_keeps_its_own_constants(build: Build) -> None:
 def test_a_branch_shares_the_initializer_of_the_outer_graph(build: Build) -> None:
     text = body(
         "o = If (flag) <",
-        "  then_branch = yes () => (float p) <int64[2] j = {1, 2}> { p = Gather <axis = 1> (x, j) }",
-        "  , else_branch = no () => (float q) <int64[2] k = {2, 1}> { q = Gather <axis = 1> (x, k) }",
+        "  then_branch = yes () => (float p) <int64[2] j = {1, 2}> {",
+        "    p = Gather <axis = 1> (x, j) },",
+        "  else_branch = no () => (float q) <int64[2] k = {2, 1}> {",
+        "    q = Gather <axis = 1> (x, k) }",
         ">",
         "g = Gather <axis = 1> (x, i)",
         "y = Add (g, o)",
