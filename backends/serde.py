@@ -49,6 +49,10 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.name in maps:
             value.meta[MAP_TYPE] = maps[value.name]
+    for value, info in zip(model.graph.inputs, proto.graph.input, strict=True):
+        # onnx_ir takes the shape from the output; what may be fed is said by the input.
+        if value.is_graph_output() and info.HasField("type"):
+            value.shape = ir.serde.deserialize_type_proto_for_shape(info.type)
     return model
 
 

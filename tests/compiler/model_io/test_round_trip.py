@@ -265,6 +265,12 @@ def test_a_weight_that_is_an_input_stays_one(tmp_path: Path, store: Store) -> No
     assert "1 weights are also inputs" in " ".join(warnings_of(model))
 
 
+def test_an_input_that_is_an_output_keeps_its_shape(store: Store) -> None:
+    text = RELU.replace("float[2,3] y)", "float[2,3] y, float[?,?] x)")
+    model = load(store(onnx.parser.parse_model(text)))
+    assert [value.shape for value in model.graph.inputs] == [(2, 3)]
+
+
 def test_classifiers_of_scikit_learn_survive(tmp_path: Path, store: Store) -> None:
     """Their probabilities are a sequence of maps, a type that onnx_ir does not know."""
     of_floats = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
