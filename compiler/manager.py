@@ -206,9 +206,11 @@ class _Progress:
         self.context = context
         self.inputs = [value.name or "" for value in model.graph.inputs]
         self.outputs = [value.name or "" for value in model.graph.outputs]
-        # Never written to: a step works on the scratch copy, which takes its place if it is right.
+        self.original = model
+        # A step works on the scratch copy, which takes the place of the kept model if it is right.
         self.kept = model
         self.scratch: ir.Model | None = None
+        self.applied: list[Step] = []
         self.size = (node_count(model), weight_bytes(model))
         self.records: list[PassRecord] = []
         self.refused: set[Step] = set()
@@ -271,7 +273,7 @@ class _Progress:
                 raise
             self.quarantine(step, record, error)
             return False
-        self.keep(result.model, record)
+        self.keep(step, result.model, record)
         return True
 
     def verify(self, model: ir.Model, record: PassRecord) -> None:
@@ -288,20 +290,31 @@ class _Progress:
             self.rebased = True
         self.verdict = None if self.rebased else verdict
 
-    def keep(self, model: ir.Model, record: PassRecord) -> None:
+    def keep(self, step: Step, model: ir.Model, record: PassRecord) -> None:
         size = (node_count(model), weight_bytes(model))
         first = record.status == "no-change"
         record.nodes = (self.size[0] if first else record.nodes[0], size[0])
         record.bytes = (self.size[1] if first else record.bytes[1], size[1])
         record.status = "ok"
-        self.kept, self.scratch, self.size = model, None, size
+        self.kept, self.size = model, size
+        self.applied.append(step)
+        # What is not run fails too rarely for a copy before each step: `undo` repeats the others.
+        self.scratch = model if self.manager.checker is None else None
 
     def quarantine(self, step: Step, record: PassRecord, error: OnnxpressError) -> None:
-        self.scratch = None
+        self.undo()
         self.refused.add(step)
         record.status, record.reason = "quarantined", error.message
         if self.manager.reproduce is not None:
             record.reproduction = self.save_reproduction(step, self.manager.reproduce)
+
+    def undo(self) -> None:
+        """Let the kept model be what it was before the step that worked on the scratch copy."""
+        if self.scratch is self.kept:
+            self.kept = self.original.clone()
+            for step in self.applied:
+                self.kept = apply(step, self.kept, self.context).model
+        self.scratch = None
 
     def save_reproduction(self, step: Step, folder: Path) -> str:
         from .model_io import save

@@ -180,6 +180,26 @@ def test_a_broken_pass_is_undone_and_the_rest_goes_on(how: str, reason: str) -> 
         PassManager([Breaks(how)], strict=True).run(model())
 
 
+@pytest.mark.parametrize("how", ["raise", "rename-output", "dangling"])
+@pytest.mark.parametrize("answers", [None, ["ok", "ok"]], ids=["unchecked", "checked"])
+def test_what_was_kept_before_a_broken_pass_stays(
+    how: str, answers: list[str] | None, tmp_path: Path
+) -> None:
+    original = model()
+    before = ir.to_onnx_text(original)
+    checker = ScriptedChecker(list(answers)) if answers else None
+
+    run = PassManager(
+        [DropNegPair(), Breaks(how), Approximates()], checker=checker, reproduce=tmp_path
+    ).run(original)
+
+    assert [record.status for record in run.records] == ["ok", "quarantined", "ok"]
+    assert operators(run.model) == ["Abs"]
+    assert [value.name for value in run.model.graph.outputs] == ["y"]
+    assert operators(ir.load(run.records[1].reproduction)) == ["Abs"]
+    assert ir.to_onnx_text(original) == before
+
+
 def test_a_wrong_answer_is_undone() -> None:
     checker = ScriptedChecker(["failed", "ok"])
 
