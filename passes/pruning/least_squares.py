@@ -7,11 +7,12 @@ For rows ``a`` of inputs and ``y`` of targets, the weight and bias that minimize
     W = (G + penalty I)^-1 (C + penalty prior)
     b = mean y - mean a W
 
-(Hoerl and Kennard 1970, shrunk towards ``prior`` instead of zero.)
+(Hoerl and Kennard 1970, drawn towards ``prior`` instead of zero.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,44 +22,56 @@ from ..base import Array
 
 @dataclass(frozen=True)
 class Solution:
-    """``weight[problem, input, output]``, ``bias[problem, output]``, and how well they fit.
+    """``weight[problem, input, output]``, ``bias[problem, 1, output]``, and how well they fit.
 
     ``residual`` is the part of the targets' variance that is not explained, over all problems.
     """
 
     weight: Array
     bias: Array
+    ridge: float
     residual: float
 
 
+@dataclass(frozen=True)
 class Moments:
-    """Sums over rows for several least-squares problems with the same rows.
+    """What least squares need to know of ``rows`` rows, for several problems at once.
 
-    Takes ``8 * problems * inputs * (inputs + outputs)`` bytes, however many rows there are. Values
-    are taken relative to the first batch's means, so that large means cost no precision.
+    ``gram[problem, input, input]``, ``cross[problem, input, output]`` and ``power[problem, 1,
+    output]`` are sums about the means ``input[problem, 1, input]`` and ``target[problem, 1,
+    output]``.
     """
 
-    def __init__(self, problems: int, inputs: int, outputs: int) -> None:
-        self.rows = 0
-        self._gram = np.zeros((problems, inputs, inputs))
-        self._cross = np.zeros((problems, inputs, outputs))
-        self._input_sum = np.zeros((problems, 1, inputs))
-        self._target_sum = np.zeros((problems, 1, outputs))
-        self._target_power = 0.0
-        self._origin = (np.zeros((problems, 1, inputs)), np.zeros((problems, 1, outputs)))
+    rows: int
+    input: Array
+    target: Array
+    gram: Array
+    cross: Array
+    power: Array
 
-    def add(self, inputs: Array, targets: Array) -> None:
-        """Add rows: ``inputs[problem, row, input]`` and ``targets[problem, row, output]``."""
-        if not self.rows:
-            self._origin = (inputs.mean(axis=1, keepdims=True), targets.mean(axis=1, keepdims=True))
-        inputs, targets = inputs - self._origin[0], targets - self._origin[1]
-        transposed = inputs.swapaxes(1, 2)
-        self._gram += transposed @ inputs
-        self._cross += transposed @ targets
-        self._input_sum += inputs.sum(axis=1, keepdims=True, dtype=np.float64)
-        self._target_sum += targets.sum(axis=1, keepdims=True, dtype=np.float64)
-        self._target_power += float(np.square(targets).sum(dtype=np.float64))
-        self.rows += inputs.shape[1]
+    @classmethod
+    def of(cls, inputs: Array, targets: Array) -> Moments:
+        """Of the rows ``inputs[problem, row, input]`` and ``targets[problem, row, output]``."""
+        a, y = (array.mean(axis=1, keepdims=True, dtype=np.float64) for array in (inputs, targets))
+        da, dy = inputs - a.astype(inputs.dtype), targets - y.astype(targets.dtype)
+        transposed = da.swapaxes(1, 2)
+        power = np.square(dy).sum(axis=1, keepdims=True, dtype=np.float64)
+        return cls(inputs.shape[1], a, y, _double(transposed @ da), _double(transposed @ dy), power)
+
+    def __add__(self, other: Moments) -> Moments:
+        """Of the rows of both (the pairwise update of Chan, Golub and LeVeque 1983)."""
+        rows = self.rows + other.rows
+        da, dy = other.input - self.input, other.target - self.target
+        share = other.rows / rows
+        weight = self.rows * share
+        return Moments(
+            rows,
+            self.input + share * da,
+            self.target + share * dy,
+            self.gram + other.gram + weight * (da.swapaxes(1, 2) @ da),
+            self.cross + other.cross + weight * (da.swapaxes(1, 2) @ dy),
+            self.power + other.power + weight * dy * dy,
+        )
 
     def solve(self, ridge: float, prior: Array) -> Solution:
         """The least-squares weights and biases, drawn towards ``prior[problem, input, output]``.
@@ -66,20 +79,33 @@ class Moments:
         The penalty is ``ridge`` times the mean variance of the problem's inputs, per row. An
         input that never varies keeps its prior weight.
         """
-        means = self._input_sum / self.rows, self._target_sum / self.rows
-        transposed = means[0].swapaxes(1, 2)
-        gram = self._gram - self.rows * (transposed @ means[0])
-        cross = self._cross - self.rows * (transposed @ means[1])
-        size = gram.shape[1]
-        scale = np.trace(gram, axis1=1, axis2=2)[:, None, None] / size
+        size = self.gram.shape[1]
+        scale = np.trace(self.gram, axis1=1, axis2=2)[:, np.newaxis, np.newaxis] / size
         penalty = ridge * scale + np.finfo(np.float64).tiny ** 0.5
         # Solving for the change from the prior is exact where nothing has to change.
-        change = np.linalg.solve(gram + penalty * np.eye(size), cross - gram @ prior)
+        change = np.linalg.solve(self.gram + penalty * np.eye(size), self.cross - self.gram @ prior)
         weight = prior + change
-        bias = self._origin[1] + means[1] - (self._origin[0] + means[0]) @ weight
-        return Solution(weight, bias[:, 0], self._residual(gram, cross, means[1], weight))
+        bias = self.target - self.input @ weight
+        variance = float(self.power.sum())
+        residual = self.error(weight, bias) / variance if variance > 0 else 0.0
+        return Solution(weight, bias, ridge, max(residual, 0.0))
 
-    def _residual(self, gram: Array, cross: Array, target_mean: Array, weight: Array) -> float:
-        variance = self._target_power - self.rows * float(np.square(target_mean).sum())
-        explained = float((weight * (2 * cross - gram @ weight)).sum())
-        return max(1 - explained / variance, 0.0) if variance > 0 else 0.0
+    def error(self, weight: Array, bias: Array) -> float:
+        """The sum of squares that ``weight`` and ``bias`` leave on these rows."""
+        offset = self.input @ weight + bias - self.target
+        inner = self.power.sum() - (weight * (2 * self.cross - self.gram @ weight)).sum()
+        return float(inner + self.rows * np.square(offset).sum())
+
+
+def best_ridge(known: Moments, held: Moments, prior: Array, ridges: Sequence[float]) -> float:
+    """The one of ``ridges`` whose solution from ``known`` does best on the rows of ``held``."""
+
+    def error(ridge: float) -> float:
+        found = known.solve(ridge, prior)
+        return held.error(found.weight, found.bias)
+
+    return min(ridges, key=error)
+
+
+def _double(array: Array) -> Array:
+    return array.astype(np.float64, copy=False)

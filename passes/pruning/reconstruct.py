@@ -14,12 +14,19 @@ from ..base import Array, Context, Result
 from ..errors import PassError
 from ..graph import Names, add_initializer, constant, feeds_only, graph_of, is_op
 from .layers import Layer, layer_of
-from .least_squares import Moments, Solution
+from .least_squares import Moments, Solution, best_ridge
 from .replay import Replay
 from .slice import Cuts, Mask
 
 INPUTS = 8192
 """A layer with more inputs is left as it is: the moments of twice as many take 2 GB."""
+
+
+RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Penalties to choose from, relative to the variance of the inputs."""
+
+HELD = 4
+"""One of so many rows of each batch, the last ones, is held out to choose the penalty on."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,8 @@ def solve_consumers(
         consumers: The layers to solve, in topological order.
         context: Runs the models; the seed of the choice of rows.
         data: Unlabelled samples.
-        ridge: The penalty on changes of weights, relative to the variance of the inputs.
+        ridge: The penalty on changes of weights, relative to the variance of the inputs; 0
+            chooses one of :data:`RIDGES` for each layer, on samples held out.
         samples: How many samples to read at most; 0 for all.
         result: Takes the consumers that are left as they are, with the reason.
 
@@ -120,16 +128,29 @@ def _solve(
     if x is None:
         raise PassError(f"{layer.node.op_type} {layer.node.name!r} has no input")
     prior = layer.weight()
-    moments = Moments(*prior.shape)
+    known: Moments | None = None
+    held: Moments | None = None
     for before, after in zip(pruned.batches(x), original.batches(y), strict=True):
         wanted = after
         if consumer.stays is not None:
             wanted = np.compress(consumer.stays, after, layer.result_axis)
         rows = layer.choose(wanted, rng)
-        moments.add(layer.inputs(before, rows), layer.results(wanted, rows))
-    if not moments.rows:
+        inputs, targets = layer.inputs(before, rows), layer.results(wanted, rows)
+        cut = inputs.shape[1] - inputs.shape[1] // HELD
+        known = _added(known, inputs[:, :cut], targets[:, :cut])
+        held = _added(held, inputs[:, cut:], targets[:, cut:])
+    if known is None:
         raise DataError("there is no sample to fit the pruned model to")
-    return moments.solve(ridge, prior)
+    if held is None:
+        return known.solve(ridge or RIDGES[-1], prior)
+    return (known + held).solve(ridge or best_ridge(known, held, prior, RIDGES), prior)
+
+
+def _added(moments: Moments | None, inputs: Array, targets: Array) -> Moments | None:
+    if not inputs.shape[1]:
+        return moments
+    new = Moments.of(inputs, targets)
+    return new if moments is None else moments + new
 
 
 def _apply(layer: Layer, solution: Solution, names: Names) -> None:
