@@ -121,10 +121,10 @@ def preset(level: int, target: Target) -> Pipeline:
         raise UsageError(f"there is no optimization level {level}", hint="-O takes 0, 1, 2 or 3")
     if level == 0:
         return Pipeline()
-    core = "cleanup,fold-constants,fold-batch-norm,cleanup"
+    core = "fold-constants,cleanup,fold-batch-norm"
     if level == 1 or target.name == "portable":
         return parse(core)
-    return parse(f"{core},simplify-with-onnxsim,fixpoint{{fold-constants,fold-batch-norm,cleanup}}")
+    return parse(f"{core},simplify-with-onnxsim,fixpoint{{{core}}}")
 
 
 def choose(passes: str | None, level: int | None, target: Target) -> Pipeline:
