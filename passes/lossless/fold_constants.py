@@ -13,7 +13,7 @@ from ..base import Array, Context, Pass, Result
 from ..errors import UsageError
 from ..graph import add_initializer, graph_of, is_op, nodes_of, take_over
 from .constant_region import Region, find_region, plan_region
-from .constants import ConstantWriter, constant_node, drop_unused
+from .constants import ConstantWriter, constant_node, drop_unused, is_unused, remove_node
 from .evaluate import Evaluator, as_tensor
 from .shape_targets import expand_target, reshape_target
 
@@ -85,6 +85,11 @@ class FoldConstants(Pass):
             result.decline(node, because=why)
         for node in plan.kept:
             result.decline(node, because="its value takes much more room than what it comes from")
+        for node in reversed(region.reads):
+            # It would go on reading outputs whose names are taken over here.
+            if node.graph is not None and is_unused(node):
+                result.rewrote(node)
+                drop_unused(*remove_node(node))
         for node, outputs in plan.store.items():
             result.rewrote(node)
             for output in outputs:

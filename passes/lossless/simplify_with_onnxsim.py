@@ -88,6 +88,8 @@ def _unfit(model: ir.Model) -> str:
         return "its weights are over 1 GiB, and onnxsim works on copies of them"
     if model.functions:
         return "it has local functions, which onnxsim would leave as they are or inline"
+    if any(value.name in model.graph.initializers for value in model.graph.inputs):
+        return "an input has a default, which onnxsim would take for a constant"
     for node in nodes_of(model):
         if node.domain not in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
             return f"it has operators of the domain {node.domain}"
@@ -97,13 +99,10 @@ def _unfit(model: ir.Model) -> str:
 def _simplified(proto: onnx.ModelProto, max_growth: int) -> onnx.ModelProto:
     import onnxsim
 
-    names = {initializer.name for initializer in proto.graph.initializer}
     with _silence():
         simpler, _ = onnxsim.simplify(
             proto,
             tensor_size_threshold=f"{max_growth}B",
-            # Inputs with a default may be fed; taken as constants they would lose that.
-            mutable_initializer=any(value.name in names for value in proto.graph.input),
             import_custom_schemas=False,
         )
     found: onnx.ModelProto = simpler
@@ -139,11 +138,15 @@ def _same_nodes(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
 
 
 def _take_over(model: ir.Model, simpler: ir.Model) -> None:
-    """Put the graph of ``simpler`` into ``model``, with the notes on it that onnxsim drops."""
+    """Put the graph of ``simpler`` into ``model``, with what is declared and noted of it.
+
+    onnxsim drops the notes, and puts names of its own for dynamic dimensions.
+    """
     old, new = model.graph, simpler.graph
     new.name, new.doc_string = old.name, old.doc_string
     new.metadata_props.update(old.metadata_props)
     for before, after in zip((*old.inputs, *old.outputs), (*new.inputs, *new.outputs), strict=True):
+        after.type, after.shape = before.type, before.shape
         after.doc_string = before.doc_string
         after.metadata_props.update(before.metadata_props)
         after.meta.update(before.meta)

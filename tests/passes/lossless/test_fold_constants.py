@@ -419,6 +419,23 @@ def test_what_only_a_known_shape_needed_goes_first(build: Build, answers: Answer
     np.testing.assert_array_equal(answers(model, x=x)["y"], before)
 
 
+def test_an_output_that_only_a_dead_node_reads(build: Build, answers: Answers) -> None:
+    text = (
+        HEAD
+        + """main (float[2] x) => (float[1] y) {
+          first, second = Split <axis = 0> (w, sizes)
+          y = Neg (second)
+          dead = Neg (first)
+        }"""
+    )
+    model = build(text, w=W, sizes=np.array([1, 1]))
+
+    fold(model)
+
+    assert kinds(model) == ["Constant"]
+    assert answers(model, x=W)["y"].tolist() == [-3]
+
+
 def test_inside_branches(build: Build, answers: Answers) -> None:
     model = build(BRANCHES, w=W)
     before = [answers(model, x=W, flag=np.array(flag))["y"] for flag in (True, False)]
