@@ -112,6 +112,7 @@ def solve_consumers(
             continue
         _apply(consumer.layer, solution, names)
         residuals[name] = solution.residual
+    context.progress("reconstruct", len(consumers), len(consumers))
     return residuals
 
 

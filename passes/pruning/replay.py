@@ -43,6 +43,9 @@ class Replay:
         Raises:
             BackendError: The model does not run on the samples.
         """
+        if value in self._kept:
+            yield from self._kept[value]
+            return
         sources = self._sources(value)
         session: Session | None = None
         answers: list[Array] = []
