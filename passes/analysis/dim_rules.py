@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import onnx
 import onnx_ir as ir
@@ -18,49 +18,39 @@ import onnx_ir as ir
 from ..graph import constant_tensor
 from .partial import Call, Dims, Item, UnknownError
 
-Tensor: TypeAlias = tuple[ir.DataType | None, Dims | None]
-"""The type and the sizes of one output."""
-
 _READABLE_BYTES = 1024
 """Constants up to this size are shown to ``onnx.shape_inference``: axes, sizes and scales."""
 
 # fmt: off
 _SAME: Final = frozenset({
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BatchNormalization", "Ceil", "Celu",
-    "Clip", "Cos", "Cosh", "CumSum", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
-    "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "LRN", "LayerNormalization",
-    "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "MeanVarianceNormalization", "Mish", "Neg",
-    "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
-    "Softmax", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu", "Trilu",
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BatchNormalization", "Cast", "Ceil",
+    "Celu", "Clip", "Cos", "Cosh", "CumSum", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu",
+    "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "IsInf", "IsNaN",
+    "LRN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization",
+    "MeanVarianceNormalization", "Mish", "Neg", "Not", "PRelu", "Reciprocal", "Relu", "Round",
+    "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt",
+    "Tan", "Tanh", "ThresholdedRelu", "Trilu",
 })
-"""Operators whose first output has the type and sizes of their first input."""
+"""Operators whose first output has the sizes of their first input."""
 
 _BROADCAST: Final = frozenset({
-    "Add", "BitShift", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Pow", "Sub", "Sum",
+    "Add", "And", "BitShift", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+    "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor",
 })
-_COMPARE: Final = frozenset({
-    "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not",
-    "Or", "Xor",
-})
+"""Operators whose output has the sizes of all their inputs, broadcast."""
 # fmt: on
 
 
-def infer(call: Call) -> Sequence[Tensor]:
-    """The outputs of a node, in order, as far as known. Raises ``UnknownError`` if none is."""
+def infer(call: Call) -> Sequence[Dims | None]:
+    """The sizes of a node's outputs, in order, where known. Raises ``UnknownError`` if none is."""
     kind = call.node.op_type
     if kind in _SAME:
-        return [(_type(call, 0), _dims(call, 0))]
-    if kind in _BROADCAST or kind in _COMPARE:
-        dtype = ir.DataType.BOOL if kind in _COMPARE else _type(call, 0)
-        return [(dtype, _broadcast(call, range(len(call.node.inputs))))]
+        return [_dims(call, 0)]
+    if kind in _BROADCAST:
+        return [_broadcast(call)]
     if (rule := _RULES.get(kind)) is not None:
         return [rule(call)]
     return _infer_with_onnx(call)
-
-
-def _type(call: Call, index: int) -> ir.DataType | None:
-    value = call.node.inputs[index]
-    return None if value is None else call.types(value)
 
 
 def _dims(call: Call, index: int) -> Dims | None:
@@ -73,42 +63,38 @@ def named(dims: Sequence[Item], value: ir.Value) -> Dims:
     return tuple(f"{value.name}:{axis}" if d is None else d for axis, d in enumerate(dims))
 
 
-def _broadcast(call: Call, indices: Iterable[int]) -> Dims | None:
-    shapes = [_dims(call, index) for index in indices]
+def _broadcast(call: Call) -> Dims | None:
+    shapes = [_dims(call, index) for index in range(len(call.node.inputs))]
     known = [shape for shape in shapes if shape is not None]
     return _joined(call, known) if len(known) == len(shapes) else None
 
 
 def _joined(call: Call, shapes: Sequence[Sequence[Item]]) -> Dims:
-    """The sizes of several shapes broadcast together: a fixed size wins over a name."""
+    """The sizes of several shapes broadcast together."""
     rank = max(map(len, shapes))
-    joined: list[Item] = []
-    for axis in range(-rank, 0):
-        sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
-        fixed = [size for size in sizes if isinstance(size, int)]
-        joined.append(fixed[0] if fixed else sizes.pop() if len(sizes) == 1 else None)
-        if not fixed and not sizes and joined[-1] is None:
-            joined[-1] = 1
+    joined = [
+        _widest({shape[axis] for shape in shapes if len(shape) >= -axis} - {1})
+        for axis in range(-rank, 0)
+    ]
     return named(joined, call.node.outputs[0])
 
 
-def _where(call: Call) -> Tensor:
-    return _type(call, 1), _broadcast(call, range(3))
+def _widest(sizes: set[Item]) -> Item:
+    """What sizes other than 1 broadcast to: a fixed one wins over a name, which may be 1."""
+    fixed = [size for size in sizes if isinstance(size, int)]
+    if fixed or not sizes:
+        return fixed[0] if fixed else 1
+    return next(iter(sizes)) if len(sizes) == 1 else None
 
 
-def _cast(call: Call) -> Tensor:
-    return ir.DataType(call.number("to", 0)), _dims(call, 0)
-
-
-def _shape(call: Call) -> Tensor:
+def _shape(call: Call) -> Dims:
     dims = call.dims()
-    part = dims[call.number("start", 0) : call.number("end", len(dims))]
-    return ir.DataType.INT64, (len(part),)
+    return (len(dims[call.number("start", 0) : call.number("end", len(dims))]),)
 
 
-def _size(call: Call) -> Tensor:
+def _size(call: Call) -> Dims:
     del call
-    return ir.DataType.INT64, ()
+    return ()
 
 
 def _items(call: Call, index: int) -> list[Item]:
@@ -122,7 +108,7 @@ def _items(call: Call, index: int) -> list[Item]:
         return [None] * length
 
 
-def _reshape(call: Call) -> Tensor:
+def _reshape(call: Call) -> Dims:
     source, target = _dims(call, 0), _items(call, 1)
     if not call.number("allowzero", 0):
         for axis, size in enumerate(target):
@@ -132,7 +118,7 @@ def _reshape(call: Call) -> Tensor:
         hole = target.index(-1)
         others = named([size for axis, size in enumerate(target) if axis != hole], _NOBODY)
         target[hole] = None if source is None else _quotient(source, others)
-    return _type(call, 0), named(target, call.node.outputs[0])
+    return named(target, call.node.outputs[0])
 
 
 _NOBODY = ir.Value(name="?")
@@ -154,31 +140,27 @@ def _is_name(size: Item) -> bool:
     return isinstance(size, str)
 
 
-def _expand(call: Call) -> Tensor:
+def _expand(call: Call) -> Dims:
     source, target = call.dims(), _items(call, 1)
-    return _type(call, 0), _joined(call, [source, target])
+    return _joined(call, [source, target])
 
 
-def _constant_of_shape(call: Call) -> Tensor:
-    value = call.node.attributes.get_tensor("value", None)
-    dtype = ir.DataType.FLOAT if value is None else value.dtype
-    return dtype, named(_items(call, 0), call.node.outputs[0])
+def _constant_of_shape(call: Call) -> Dims:
+    return named(_items(call, 0), call.node.outputs[0])
 
 
-_RULES: Final[dict[str, Callable[[Call], Tensor]]] = {
-    "Cast": _cast,
+_RULES: Final[dict[str, Callable[[Call], Dims | None]]] = {
     "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,
     "Reshape": _reshape,
     "Shape": _shape,
     "Size": _size,
-    "Where": _where,
 }
 
 _schema = functools.cache(onnx.defs.get_schema)
 
 
-def _infer_with_onnx(call: Call) -> Sequence[Tensor]:
+def _infer_with_onnx(call: Call) -> Sequence[Dims | None]:
     node = call.node
     proto = onnx.NodeProto(op_type=node.op_type)
     for attribute in node.attributes.values():
@@ -201,12 +183,14 @@ def _infer_with_onnx(call: Call) -> Sequence[Tensor]:
         found = onnx.shape_inference.infer_node_outputs(
             schema, proto, types, data, opset_imports=[onnx.helper.make_opsetid("", call.opset)]
         )
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError) as error:
+    except (
+        onnx.defs.SchemaError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         raise UnknownError from error
     outputs = zip(proto.output, node.outputs, strict=True)
-    return [
-        _tensor(found[name], output) if name in found else (None, None) for name, output in outputs
-    ]
+    return [_found(found.get(name), output) for name, output in outputs]
 
 
 def _type_proto(call: Call, value: ir.Value) -> onnx.TypeProto:
@@ -238,14 +222,11 @@ def _readable(call: Call, value: ir.Value) -> onnx.TensorProto | None:
     return None if known is None else onnx.numpy_helper.from_array(known)
 
 
-def _tensor(proto: onnx.TypeProto, output: ir.Value) -> Tensor:
-    if not proto.HasField("tensor_type"):
-        return None, None
-    dtype = ir.DataType(proto.tensor_type.elem_type)
-    if not proto.tensor_type.HasField("shape"):
-        return dtype, None
+def _found(proto: onnx.TypeProto | None, output: ir.Value) -> Dims | None:
+    if proto is None or not proto.tensor_type.HasField("shape"):
+        return None
     sizes = [
         dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
         for dim in proto.tensor_type.shape.dim
     ]
-    return dtype, named(sizes, output)
+    return named(sizes, output)

@@ -12,6 +12,7 @@ from ..base import Array
 from ..graph import constant, constant_tensor, is_op, subgraphs_of
 from .dim_rules import infer, named
 from .partial import LIMIT, TYPES, Call, Dims, Item, Partial, UnknownError, as_items
+from .types import ElementTypes
 from .value_rules import RULES
 
 _BOUNDS = {
@@ -36,14 +37,18 @@ class Facts:
     def __init__(self, model: ir.Model) -> None:
         self._model = model
         self._dims: dict[ir.Value, Dims | None] = {}
-        self._types: dict[ir.Value, ir.DataType | None] = {}
+        self._types = ElementTypes(model.opset_imports.get("", 0))
         self._partials: dict[ir.Value, Partial | None] = {}
+        self._followed = False
         for value in model.graph.inputs:
             if isinstance(value.type, ir.TensorType) and value.shape is not None:
                 self._dims[value] = named([_declared(size) for size in value.shape], value)
 
     def follow_all(self) -> None:
-        """Follow every node of the model, which must be sorted, in one walk."""
+        """Follow every node of the model, which must be sorted, in one walk, if not done yet."""
+        if self._followed:
+            return
+        self._followed = True
         for root in (self._model.graph, *(f.graph for f in self._model.functions.values())):
             self._walk(root, root.opset_imports.get("", 0))
 
@@ -61,12 +66,8 @@ class Facts:
         return self._dims[value]
 
     def dtype(self, value: ir.Value) -> ir.DataType | None:
-        """The element type of ``value``, if it is a tensor."""
-        if value not in self._types:
-            tensor = constant_tensor(value)
-            declared = value.dtype if isinstance(value.type, ir.TensorType) else None
-            self._types[value] = declared if tensor is None else tensor.dtype
-        return self._types[value]
+        """The element type of ``value``, if it is a tensor; nothing need have been followed."""
+        return self._types.of(value)
 
     def partial(self, value: ir.Value) -> Partial | None:
         """The integers in ``value`` as far as known; ``None`` if it is no such tensor."""
@@ -109,9 +110,7 @@ class Facts:
         if is_op(node, "Constant"):
             return
         try:
-            for output, (dtype, dims) in zip(node.outputs, infer(call), strict=False):
-                if dtype is not None:
-                    self._types[output] = dtype
+            for output, dims in zip(node.outputs, infer(call), strict=False):
                 self._dims[output] = dims
         except (UnknownError, IndexError, ValueError):
             # Either too little is known, or the node fails whenever it runs.
@@ -138,7 +137,6 @@ class Facts:
         for index, output in enumerate(node.outputs):
             shapes = [self.dims(branch.outputs[index]) for branch in branches]
             known = [shape for shape in shapes if shape is not None]
-            self._types[output] = self.dtype(branches[0].outputs[index])
             if len(known) == len(shapes) and len({len(shape) for shape in known}) == 1:
                 sizes = [ds[0] if len(set(ds)) == 1 else None for ds in zip(*known, strict=True)]
                 self._dims[output] = named(sizes, output)

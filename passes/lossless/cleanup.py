@@ -14,7 +14,6 @@ from onnx_ir.passes.common import (
     TopologicalSortPass,
 )
 
-from ..analysis.values import Facts
 from ..base import Context, Pass, Result
 from ..errors import PassError
 from ..graph import (
@@ -131,12 +130,7 @@ def _lift_constants(model: ir.Model, result: Result) -> None:
 
 
 def _take_out_no_ops(model: ir.Model, result: Result) -> None:
-    def facts() -> Facts:
-        known = Facts(model)
-        known.follow_all()
-        return known
-
-    no_ops = NoOps(facts)
+    no_ops = NoOps(model)
     taken_out: list[ir.Value] = []
     for node in nodes_of(model):
         source = no_ops.repeated(node)

@@ -14,15 +14,10 @@ from .foldable import trains
 
 
 class NoOps:
-    """Says of nodes what they repeat, looking at sizes only where a node depends on them.
+    """Says of nodes what they repeat, looking at sizes only where a node depends on them."""
 
-    Args:
-        facts: Called at most once, for the first node that needs to know a type or size.
-    """
-
-    def __init__(self, facts: Callable[[], Facts]) -> None:
-        self._make = facts
-        self._made: Facts | None = None
+    def __init__(self, model: ir.Model) -> None:
+        self._facts = Facts(model)
 
     def repeated(self, node: ir.Node) -> ir.Value | None:
         """The value that the first output of ``node`` repeats exactly, if it does.
@@ -38,22 +33,19 @@ class NoOps:
             return None
         return rule(self, node, source)
 
-    def facts(self) -> Facts:
-        """What is known of the model."""
-        if self._made is None:
-            self._made = self._make()
-        return self._made
-
-    def dims(self, value: ir.Value, rank: int) -> Dims | None:
-        """The sizes of ``value`` if it has ``rank`` axes; a declared rank saves looking further."""
-        if value.shape is not None and len(value.shape) != rank:
-            return None
-        dims = self.facts().dims(value)
-        return dims if dims is not None and len(dims) == rank else None
+    def dims(self, value: ir.Value) -> Dims | None:
+        """The sizes of ``value``, if its rank is known."""
+        self._facts.follow_all()
+        return self._facts.dims(value)
 
     def dtype(self, value: ir.Value) -> ir.DataType | None:
-        """The element type of ``value``; runtimes check those that are declared."""
-        return value.dtype if value.dtype is not None else self.facts().dtype(value)
+        """The element type of ``value``."""
+        return self._facts.dtype(value)
+
+
+def _may_have_rank(value: ir.Value, rank: int) -> bool:
+    """Whether ``value`` is not declared to have another rank; if it is, why look further."""
+    return value.shape is None or len(value.shape) == rank
 
 
 _Rule: TypeAlias = Callable[[NoOps, ir.Node, ir.Value], ir.Value | None]
@@ -139,7 +131,7 @@ def _slice(known: NoOps, node: ir.Node, source: ir.Value) -> ir.Value | None:
 
     if source.shape is not None and not is_whole(source.shape):
         return None
-    dims = known.facts().dims(source)
+    dims = known.dims(source)
     return source if dims is not None and is_whole(dims) else None
 
 
@@ -147,18 +139,16 @@ def _expand(known: NoOps, node: ir.Node, source: ir.Value) -> ir.Value | None:
     target = _numbers(node, 1, "shape")
     if target is None:
         return None
-    dims = known.facts().dims(source)
-    if dims is None or len(target) > len(dims):
-        return None
-    last = dims[len(dims) - len(target) :]
-    return source if all(size in {1, dim} for size, dim in zip(target, last, strict=True)) else None
+    return source if _fits(known.dims(source), tuple(int(size) for size in target)) else None
 
 
 def _reshape(known: NoOps, node: ir.Node, source: ir.Value) -> ir.Value | None:
     """Copies every size, or names it, but for one that is left over."""
     target = _numbers(node, 1, "shape")
-    dims = None if target is None else known.dims(source, len(target))
-    if target is None or dims is None:
+    if target is None or not _may_have_rank(source, len(target)):
+        return None
+    dims = known.dims(source)
+    if dims is None or len(dims) != len(target):
         return None
     copies = node.attributes.get_int("allowzero", 0) == 0
     same = [size == dim or (size == 0 and copies) for size, dim in zip(target, dims, strict=True)]
@@ -167,9 +157,9 @@ def _reshape(known: NoOps, node: ir.Node, source: ir.Value) -> ir.Value | None:
 
 
 def _flatten(known: NoOps, node: ir.Node, source: ir.Value) -> ir.Value | None:
-    if node.attributes.get_int("axis", 1) not in {1, -1}:
+    if node.attributes.get_int("axis", 1) not in {1, -1} or not _may_have_rank(source, 2):
         return None
-    return source if known.dims(source, 2) is not None else None
+    return source if len(known.dims(source) or ()) == 2 else None
 
 
 def _neutral(known: NoOps, node: ir.Node, source: ir.Value) -> ir.Value | None:
@@ -179,12 +169,19 @@ def _neutral(known: NoOps, node: ir.Node, source: ir.Value) -> ir.Value | None:
     pairs = [(source, node.inputs[1]), (node.inputs[1], source)][: 2 if both else 1]
     for kept, other in pairs:
         array = constant(other)
-        if kept is None or array is None or array.size != 1 or array.item() != neutral:
+        if kept is None or array is None or not array.size or array.flat[0] != neutral:
             continue
-        dims = () if array.ndim == 0 else known.facts().dims(kept)
-        if array.ndim == 0 or (dims is not None and len(dims) >= array.ndim):
+        if (array == neutral).all() and (array.ndim == 0 or _fits(known.dims(kept), array.shape)):
             return kept
     return None
+
+
+def _fits(dims: Dims | None, shape: tuple[int, ...]) -> bool:
+    """Whether what has ``dims`` keeps them if it meets a constant of ``shape``."""
+    if dims is None or len(dims) < len(shape):
+        return False
+    last = dims[len(dims) - len(shape) :]
+    return all(size in {1, dim} for size, dim in zip(shape, last, strict=True))
 
 
 _RULES: Final[dict[str, _Rule]] = {

@@ -163,6 +163,8 @@ def test_split() -> None:
         ("Expand (x, t)", ints(t=[2, 1, 1, 1, 1]), (2, "N", 3, "M", 4)),
         ("Expand (z, t)", "t = Shape (x)", ("N", 3, "M", 4)),
         ("Expand (x, fed)", "", ("N", 3, "y:2", 4)),
+        ("Expand (z, fed)", "", (1, 1, "y:2", 4)),
+        ("Add (z, z)", "", (1, 1, 1, 4)),
         ("ConstantOfShape (t)", "t = Shape (x)", ("N", 3, "M", 4)),
         ("Conv (x, k)", "k = ConstantOfShape (t)\n" + ints(t=[8, 3, 3, 3]), ("N", 8, "y:2", 2)),
         ("local.Op (x)", "", None),
@@ -216,6 +218,35 @@ def test_types_and_bytes() -> None:
     found = {name: facts.nbytes(value) for name, value in values.items()}
     assert found == {"k": 8, "half": 12, "double": 48, "flags": 6, "sizes": 16, "values": 6,
                      "places": 24, "same": None, "text": None, "y": 24}  # fmt: skip
+
+
+TYPES: list[tuple[str, str, ir.DataType | None]] = [
+    ("Relu (x)", "", ir.DataType.FLOAT16),
+    ("Transpose (c)", "c = Concat <axis = 0> (x, x)", ir.DataType.FLOAT16),
+    ("Where (c, x, x)", "c = Greater (x, x)", ir.DataType.FLOAT16),
+    ("Cast <to = 11> (x)", "", ir.DataType.DOUBLE),
+    ("Shape (x)", "", ir.DataType.INT64),
+    ("Neg (s)", "s = Size (x)", ir.DataType.INT64),
+    ("IsNaN (x)", "", ir.DataType.BOOL),
+    ("ConstantOfShape (s)", "s = Shape (x)", ir.DataType.FLOAT),
+    ("ConstantOfShape <value = int8[1] {1}> (s)", "s = Shape (x)", ir.DataType.INT8),
+    ("RandomUniformLike <dtype = 11> (x)", "", ir.DataType.DOUBLE),
+    ("EyeLike (x)", "", None),
+    ("Relu (o)", "o = local.Op (x)", None),
+    ("Nothing (x)", "", None),
+    ("SequenceConstruct (x)", "", None),
+    ("If (b) <then_branch = g () => (float16 t) { t = Relu (x) },"
+     " else_branch = h () => (float16 e) { e = Neg (x) }>", "", ir.DataType.FLOAT16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "setup", "dtype"), TYPES)
+def test_element_types(call: str, setup: str, dtype: ir.DataType | None) -> None:
+    text = HEAD.replace("18]", '18, "local" : 1]')
+    text += f"main (float16[2] x, bool b) => (float r) {{\n{setup}\ny = {call}\nr = Neg (y)\n}}"
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    (value,) = model.graph[-2].outputs
+    assert Facts(model).dtype(value) == dtype
 
 
 def test_what_the_model_says_of_its_tensors_is_not_believed() -> None:

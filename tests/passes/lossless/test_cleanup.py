@@ -98,6 +98,7 @@ def test_the_graph_that_is_left(build: Build) -> None:
         ("Div (x, unit1)", ""),
         ("Add (nothing, x)", ""),
         ("Sub (x, nothing)", ""),
+        ("Sub (x, nothing3)", ""),
     ],
 )
 def test_what_repeats_its_input_goes(call: str, setup: str, build: Build, answers: Answers) -> None:
@@ -131,6 +132,9 @@ CONSTANTS = {
     "unit1": np.ones((1, 1), np.float32),
     "unit3": np.ones((1, 1, 1), np.float32),
     "nothing": np.float32(0),
+    "nothing3": np.zeros((1, 3), np.float32),
+    "nothing2": np.zeros((2, 1), np.float32),
+    "nearly": np.array([0, 0, 1], np.float32),
     "yes": np.array(True),
 }
 
@@ -161,6 +165,8 @@ CONSTANTS = {
         "Slice (x, from, three, fed1)",
         "Mul (x, nothing)",
         "Mul (x, unit3)",
+        "Add (x, nothing2)",
+        "Add (x, nearly)",
         "Mul (x, x)",
         "Div (unit, x)",
         "Sub (nothing, x)",
