@@ -20,6 +20,7 @@ from ...backends.serde import subgraphs_of
 OLDEST_OPSET = 7
 OLDEST_IR = 3
 STANDARD = ("", "ai.onnx")
+GRAPH = onnx.AttributeProto.GRAPH
 
 _FIELDS: dict[str, tuple[str, ...]] = {
     "float_data": ("FLOAT", "COMPLEX64"),
@@ -191,6 +192,11 @@ def _check_nodes(
                 findings.unsorted = True
         for attribute in node.attribute:
             _check_attribute(attribute, _label(node), visible, done, findings)
+            found, wanted = len(attribute.g.output), len(node.output)
+            if node.op_type == "If" and attribute.type == GRAPH and found != wanted:
+                raise ModelError(
+                    f"{_label(node)} has {wanted} outputs and its {attribute.name} {found}"
+                )
         done[0].update(node.output)
     for name in outputs:
         if not name or not any(name in scope for scope in visible):
@@ -215,7 +221,7 @@ def _check_attribute(
         _check_tensor(tensor, None, f"a tensor {what}", findings)
     if kind == onnx.AttributeProto.SPARSE_TENSORS:
         raise ModelError(f"there are sparse tensors {what}, which no standard operator has")
-    if kind == onnx.AttributeProto.GRAPH:
+    if kind == GRAPH:
         _check_graph(attribute.g, {}, visible, done, findings)
     for graph in attribute.graphs:
         _check_graph(graph, {}, visible, done, findings)

@@ -233,6 +233,8 @@ def change(model: onnx.ModelProto, what: str) -> None:
             add.input[0] = "u"
         case "cycle through a subgraph":
             add.input[0] = "y"
+        case "two outputs of a branch":
+            inner.output.append(inner.output[0])
         case "no operator":
             neg.op_type = ""
         case "untyped attribute":
@@ -264,6 +266,7 @@ def change(model: onnx.ModelProto, what: str) -> None:
             "cycle through a subgraph",
             "the nodes form a cycle: each waits for what another computes",
         ),
+        ("two outputs of a branch", "If 'y' has 1 outputs and its then_branch 2"),
         ("no operator", "a node of the graph 'main' has no operator: \" 'u'\""),
         ("untyped attribute", "the attribute 'a' of Neg 'u' has no type"),
         (
