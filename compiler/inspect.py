@@ -23,7 +23,8 @@ def inspect(
     Args:
         model: The model.
         path: Where it lies.
-        dims: Sizes of named dynamic dimensions, for counting multiply-accumulates; others are 1.
+        dims: Sizes of dynamic dimensions, for counting multiply-accumulates; others are as small
+            as made-up inputs start with.
 
     Returns:
         ``nodes`` (main graph and subgraphs, without ``Constant``), ``parameters``, ``bytes`` (of
