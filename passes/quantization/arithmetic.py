@@ -86,7 +86,8 @@ def quantize_weight(
 
     - its largest weight fits, ``|w| <= 127``;
     - no pair in ``pairs`` saturates (see :func:`worst_pairs`);
-    - its bias, which is stored with the scale ``input_scale * scale``, fits the accumulator.
+    - its bias, which is stored with the scale ``input_scale * scale``, fits the accumulator,
+      and that scale does not vanish.
 
     A channel that asks for nothing, being all zero, gets the scale 1.
 
@@ -105,7 +106,9 @@ def quantize_weight(
         smallest = np.abs(bias.astype(np.float64)) / (ACCUMULATOR_LIMIT * np.float64(input_scale))
         needed = np.maximum(needed, smallest if axis is not None else smallest.max())
     scale = np.where(needed > 0, needed, 1.0)
-    scale = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
+    # The product of both scales has to stay a normal number: a bias is divided by it.
+    floor = max(SMALLEST_SCALE, float(np.finfo(np.float32).tiny) * 2 / float(input_scale))
+    scale = np.maximum(scale, floor).astype(np.float32)
 
     shape = [1] * weight.ndim
     if axis is not None:

@@ -14,11 +14,11 @@ from ...backends.targets import Target
 from ..base import Context, Contract, Pass, Result
 from ..errors import PassError
 from ..graph import is_op, nodes_of
+from ..opsets import raise_opset, standard_version
 from .arithmetic import Range, affine
 from .emit import Emitter
 from .kernels import WEIGHTED
 from .observers import observe_ranges
-from .opset import raise_opset
 from .placement import Plan, find_plan, matches
 
 OPSET = 13
@@ -101,9 +101,12 @@ class InsertQDQ(Pass):
         _decline_hidden(model, result)
 
         plan = find_plan(model.graph, self._unwanted, {})
-        before = None
+        before = standard_version(model.graph)
+        if plan.kernels and before < OPSET:
+            raise_opset(model, OPSET)
+            result.modified = True
+            result.details["opset"] = [before, OPSET]
         if plan.kernels:
-            before = raise_opset(model, OPSET)
             _infer_shapes(model)
             plan = find_plan(model.graph, self._unwanted, {})
             names = [value.name for value in plan.roots if value.name]
@@ -114,9 +117,6 @@ class InsertQDQ(Pass):
             self._write(model, context, plan, ranges, result)
         for node, reason in plan.declined.items():
             result.decline(node, because=reason)
-        if before is not None:
-            result.modified = True
-            result.details["opset"] = [before, OPSET]
         return result
 
     def _write(

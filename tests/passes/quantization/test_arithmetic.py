@@ -103,6 +103,17 @@ def test_a_bias_fits_32_bits_on_exactly_the_scale_of_the_products(
     assert (error <= bias_scale * 0.5000001 + 1e-30).all()
 
 
+def test_the_scale_of_the_products_never_vanishes() -> None:
+    weight, bias = np.array([[4e-41]], np.float32), np.zeros(1, np.float32)
+    tiny = np.float32(1e-12)
+
+    quantized = quantize_weight(weight, 0, bias=bias, input_scale=tiny)
+    values, scale = quantize_bias(bias, tiny, quantized.scale)
+
+    assert scale[0] >= np.finfo(np.float32).tiny
+    assert values.tolist() == [0]
+
+
 def test_a_channel_of_zeros_still_has_a_precise_bias() -> None:
     weight = np.array([[0, 0], [1, 1]], np.float32)
     bias = np.array([0.1, 0.1], np.float32)
