@@ -14,6 +14,11 @@ from ..backends.errors import BackendError, DataError
 from ..backends.ort import session_of
 from ..backends.search import find_cases
 from ..backends.timing import compare_latency
+from ..passes.analysis.cost import weight_bytes
+
+LARGE = 1 << 30
+"""Bytes of weights above which sessions keep them as they are: both models are loaded at once, and
+a default session holds a second, packed copy of every matrix."""
 
 
 def timing_feeds(
@@ -57,10 +62,11 @@ def latency_before_and_after(
 
     Returns:
         ``status`` is ``measured``, with ``before`` and ``after`` (:class:`~..backends.timing.
-        Latency`), ``speedup``, ``ci95``, ``verdict`` and ``threads``; or ``not-measured``, with
-        ``reason``.
+        Latency`), ``speedup``, ``ci95``, ``verdict``, ``threads`` and ``prepacking``, which is
+        false for weights above :data:`LARGE`; or ``not-measured``, with ``reason``.
     """
-    config = SessionConfig(provider=provider, threads=threads)
+    prepacking = max(weight_bytes(before), weight_bytes(after)) <= LARGE
+    config = SessionConfig(provider=provider, threads=threads, prepacking=prepacking)
     try:
         runs = [session_of(model, config).bind(feeds) for model in (before, after)]
         timings = compare_latency(runs, ("before", "after"), seconds=seconds, seed=seed)
@@ -76,4 +82,5 @@ def latency_before_and_after(
         "ci95": list(pair.ci95),
         "verdict": pair.verdict,
         "threads": threads,
+        "prepacking": prepacking,
     }

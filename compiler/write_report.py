@@ -74,10 +74,11 @@ def latency_text(latency: dict[str, Any]) -> str:
         return f"not measured: {latency.get('reason', '')}"
     low, high = latency["ci95"]
     threads = latency["threads"] or "ONNX Runtime's choice"
+    packing = "" if latency.get("prepacking", True) else "; weights not prepacked, to save memory"
     return (
         f"{latency['before']['median_ms']:.3f} ms → {latency['after']['median_ms']:.3f} ms, "
         f"{latency['speedup']:.2f}x (95% interval {low:.2f} to {high:.2f}): "
-        f"{latency['verdict']}; threads: {threads}"
+        f"{latency['verdict']}; threads: {threads}{packing}"
     )
 
 

@@ -81,7 +81,7 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Allow writing over the input or an existing result.")
+    bool, typer.Option("--force", help="Allow writing over the input.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and warnings.")]
 Verbose = Annotated[

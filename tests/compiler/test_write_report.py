@@ -169,3 +169,8 @@ def test_refusals(tmp_path: Path) -> None:
         write_report(report(), tmp_path / "r.pdf")
     with pytest.raises(OutputError, match="cannot write the report"):
         write_report(report(), tmp_path / "no" / "r.md")
+
+
+def test_a_session_that_is_not_the_default_is_said() -> None:
+    text = latency_text({**report().latency, "prepacking": False})
+    assert text.endswith("threads: 1; weights not prepacked, to save memory")
