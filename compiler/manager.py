@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -14,6 +15,7 @@ import onnx_ir as ir
 from ..backends.errors import OnnxpressError, PassError, VerificationError
 from ..passes.analysis.cost import node_count, weight_bytes
 from ..passes.base import EXACT, Context, Contract, Pass, Result
+from .collection import without_collection
 from .pipeline import FIXPOINT_LIMIT, Fixpoint, Pipeline, Step, as_pipeline
 from .structure import check_structure
 
@@ -158,7 +160,9 @@ class PassManager:
         check_needs(self.pipeline, context)
         started = time.perf_counter()
         progress = _Progress(self, model, context)
-        progress.run_all(self.pipeline)
+        # A checker's sessions and answers are large, so that there garbage is better collected.
+        with without_collection() if self.checker is None else nullcontext():
+            progress.run_all(self.pipeline)
         kept = model.clone() if progress.kept is model else progress.kept
         return Run(kept, progress.records, time.perf_counter() - started, progress.verdict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -323,3 +324,31 @@ def test_subgraphs_are_checked_too() -> None:
 
     run = PassManager([BreaksBranch()]).run(ir.from_onnx_text(text))
     assert run.records[0].reason == "Neg reads 'nowhere', which nothing before it computes"
+
+
+@dataclass(frozen=True)
+class SeesCollector(Pass):
+    """Fails, and tells whether garbage was being collected."""
+
+    name: ClassVar[str] = "sees-collector"
+
+    def rewrite(self, model: ir.Model, context: Context) -> Result:
+        raise PassError(f"collecting: {gc.isenabled()}")
+
+
+def test_garbage_is_not_collected_while_unchecked_passes_run_and_is_again_afterwards() -> None:
+    unchecked = PassManager([SeesCollector()]).run(model())
+    checked = PassManager([SeesCollector()], checker=ScriptedChecker([])).run(model())
+    with pytest.raises(PassError):
+        PassManager([SeesCollector()], strict=True).run(model())
+    assert [run.records[0].reason for run in (unchecked, checked)] == [
+        "collecting: False",
+        "collecting: True",
+    ]
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        PassManager("").run(model())
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
