@@ -31,7 +31,8 @@ class Facts:
     and functions (``value_info``) is not believed: exporters and rewrites leave it stale, and
     nothing enforces it. Only element types are taken from there, because runtimes do check those.
 
-    A new instance knows inputs and constants; :meth:`follow_all` and :meth:`follow` learn more.
+    A new instance knows inputs and constants; the ``follow`` methods learn more. The nodes of the
+    model must be sorted.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -39,24 +40,43 @@ class Facts:
         self._dims: dict[ir.Value, Dims | None] = {}
         self._types = ElementTypes(model.opset_imports.get("", 0))
         self._partials: dict[ir.Value, Partial | None] = {}
-        self._followed = False
+        self._done: set[ir.Node] = set()
+        self._opsets = {
+            graph: function.opset_imports.get("", 0)
+            for function in model.functions.values()
+            for graph in (function.graph, *function.graph.subgraphs())
+        }
         for value in model.graph.inputs:
             if isinstance(value.type, ir.TensorType) and value.shape is not None:
                 self._dims[value] = named([_declared(size) for size in value.shape], value)
 
     def follow_all(self) -> None:
-        """Follow every node of the model, which must be sorted, in one walk, if not done yet."""
-        if self._followed:
-            return
-        self._followed = True
+        """Follow every node of the model."""
         for root in (self._model.graph, *(f.graph for f in self._model.functions.values())):
-            self._walk(root, root.opset_imports.get("", 0))
+            self._walk(root)
 
-    def follow(self, nodes: Iterable[ir.Node], opset: int) -> None:
-        """Follow ``nodes``, sorted, of ONNX's operators of version ``opset``."""
+    def follow(self, nodes: Iterable[ir.Node]) -> None:
+        """Follow ``nodes``, sorted, whose inputs are known as far as they will be."""
         for node in nodes:
-            if any(output not in self._dims for output in node.outputs):
-                self._follow(node, opset)
+            self._follow(node)
+
+    def follow_to(self, value: ir.Value) -> None:
+        """Follow what ``value`` is computed from, and nothing else."""
+        waiting = [value]
+        while waiting:
+            node = waiting[-1].producer()
+            if node is None or node in self._done:
+                waiting.pop()
+                continue
+            reads = [*node.inputs]
+            if is_op(node, "If"):
+                reads += [out for branch in subgraphs_of(node) for out in branch.outputs]
+            ahead = [v for v in reads if v is not None and v.producer() not in self._done]
+            ahead = [v for v in ahead if v.producer() is not None]
+            if ahead:
+                waiting += ahead
+            else:
+                self._follow(node)
 
     def dims(self, value: ir.Value) -> Dims | None:
         """The sizes of ``value``; ``None`` if not even its rank is known."""
@@ -93,16 +113,21 @@ class Facts:
             return None
         return math.ceil(math.prod(sizes) * dtype.itemsize)
 
-    def _walk(self, graph: ir.Graph, opset: int) -> None:
+    def _walk(self, graph: ir.Graph) -> None:
         for node in graph:
             for subgraph in subgraphs_of(node):
-                self._walk(subgraph, opset)
-            self._follow(node, opset)
+                self._walk(subgraph)
+            self._follow(node)
 
-    def _follow(self, node: ir.Node, opset: int) -> None:
+    def _follow(self, node: ir.Node) -> None:
+        if node in self._done:
+            return
+        self._done.add(node)
         if is_op(node, "If"):
             self._join_branches(node, subgraphs_of(node))
         elif not node.domain and not any(a.is_ref() for a in node.attributes.values()):
+            main = self._model.opset_imports.get("", 0)
+            opset = main if node.graph is None else self._opsets.get(node.graph, main)
             self._visit(Call(node, opset, self.partial, self.dims, self.dtype))
 
     def _visit(self, call: Call) -> None:

@@ -30,13 +30,14 @@ def merge_nodes(graph: ir.Graph) -> Iterator[str]:
     nodes stay, and ``QuantizeLinear`` and ``DequantizeLinear`` do: ONNX Runtime matches groups in
     which each has one of its own.
     """
-    yield from _merge_nodes(graph, [])
+    yield from _merge_nodes(graph, [], {})
 
 
 class _Seen:
     """The nodes of one graph so far; what they compute is looked at only where two may agree."""
 
-    def __init__(self) -> None:
+    def __init__(self, contents: _Contents) -> None:
+        self._contents = contents
         self._rough: dict[Hashable, ir.Node | None] = {}
         self._exact: dict[Hashable, ir.Node] = {}
 
@@ -46,25 +47,26 @@ class _Seen:
             return None
         if (only := self._rough[rough]) is not None:
             self._rough[rough] = None
-            self._exact[_key(only)] = only
-        found = None if (key := _key(node)) is None else self._exact.get(key)
+            self._exact[_key(only, self._contents)] = only
+        key = _key(node, self._contents)
+        found = None if key is None else self._exact.get(key)
         return found if found is not None and _can_stand_for(found, node) else None
 
     def add(self, node: ir.Node, rough: Hashable) -> None:
         if rough in self._rough:
-            self._exact.setdefault(_key(node), node)
+            self._exact.setdefault(_key(node, self._contents), node)
         else:
             self._rough[rough] = node
 
 
-def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen]) -> Iterator[str]:
-    seen = _Seen()
+def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen], contents: _Contents) -> Iterator[str]:
+    seen = _Seen(contents)
     scopes = (*outer, seen)
     merged: list[ir.Value] = []
     for node in graph:
         inner = subgraphs_of(node)
         for subgraph in inner:
-            yield from _merge_nodes(subgraph, scopes)
+            yield from _merge_nodes(subgraph, scopes, contents)
         if inner or is_op(node, "Constant"):
             continue
         rough = _rough_key(node)
@@ -88,7 +90,7 @@ def _rough_key(node: ir.Node) -> Hashable:
     return node.op_type, next(computed, None)
 
 
-def _key(node: ir.Node) -> Hashable | None:
+def _key(node: ir.Node, contents: _Contents) -> Hashable | None:
     """Equal for nodes that compute the same; ``None`` if ``node`` has to stay."""
     if refusal(node):
         return None
@@ -102,16 +104,22 @@ def _key(node: ir.Node) -> Hashable | None:
         elif isinstance(value, (list, tuple)):
             value = tuple(value)
         attributes.append((attribute.name, value))
-    inputs = tuple(map(_identity, node.inputs))
+    inputs = tuple(_identity(value, contents) for value in node.inputs)
     outputs = tuple(bool(output.name) for output in node.outputs)
     return node.op_type, tuple(attributes), inputs, outputs
 
 
-def _identity(value: ir.Value | None) -> Hashable:
-    tensor = constant_tensor(value)
-    if tensor is None or tensor.nbytes > _SMALL_BYTES:
-        return id(value) if value is not None else None
-    return _content(tensor)
+_Contents: TypeAlias = dict[ir.Value, Hashable]
+
+
+def _identity(value: ir.Value | None, contents: _Contents) -> Hashable:
+    if value is None:
+        return None
+    if value not in contents:
+        tensor = constant_tensor(value)
+        large = tensor is None or tensor.nbytes > _SMALL_BYTES
+        contents[value] = id(value) if tensor is None or large else _content(tensor)
+    return contents[value]
 
 
 def _content(tensor: ir.TensorProtocol) -> Hashable:

@@ -130,14 +130,13 @@ class _Folder:
 
     @cached_property
     def facts(self) -> Facts:
-        facts = Facts(self.model)
-        facts.follow_all()
-        return facts
+        return Facts(self.model)
 
     def has_two_axes(self, value: ir.Value) -> bool:
         """Whether ``value`` is a matrix for certain; another declared rank saves looking."""
         if value.shape is not None and len(value.shape) != 2:
             return False
+        self.facts.follow_to(value)
         return len(self.facts.dims(value) or ()) == 2
 
     def finish(self) -> Result:

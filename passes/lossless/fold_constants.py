@@ -76,7 +76,7 @@ class FoldConstants(Pass):
         arrays = evaluator.arrays
         while True:
             region = find_region(root, arrays, evaluator.failures)
-            facts.follow(region.reads, root.opset_imports.get("", 0))
+            facts.follow(region.reads)
             plan = plan_region(region, arrays, facts.nbytes, self.max_growth)
             if not plan.missing:
                 break

@@ -35,7 +35,7 @@ class NoOps:
 
     def dims(self, value: ir.Value) -> Dims | None:
         """The sizes of ``value``, if its rank is known."""
-        self._facts.follow_all()
+        self._facts.follow_to(value)
         return self._facts.dims(value)
 
     def dtype(self, value: ir.Value) -> ir.DataType | None:
