@@ -97,12 +97,12 @@ def test_reading_and_writing_takes_little_memory(data: Path) -> None:
     remove(out)
 
 
-@pytest.mark.parametrize(("operator", "options"), [("Gather", []), ("MatMul", ["--no-time"])])
-def test_optimizing_takes_little_memory(data: Path, operator: str, options: list[str]) -> None:
-    """Timing needs two default sessions at once, each with a packed copy of a MatMul's weight."""
+@pytest.mark.parametrize("operator", ["Gather", "MatMul"])
+def test_optimizing_takes_little_memory(data: Path, operator: str) -> None:
+    """Checked and timed, as users have it."""
     source, out = model_of(data, operator), data.with_name("out.onnx")
 
-    command = ("optimize", str(source), "-o", str(out), "-O", "1", *options)
+    command = ("optimize", str(source), "-o", str(out), "-O", "1")
     peak = peak_of(COMMAND_LINE, *command)
 
     print(f"optimize {operator}: {peak:.2f} times the size")
