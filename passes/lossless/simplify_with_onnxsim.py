@@ -64,7 +64,7 @@ class SimplifyWithOnnxsim(Pass):
             return result
         if reason := self._no_gain(model, simpler):
             result.decline("the model", because=reason)
-        elif not _same_nodes(before, after):
+        elif not _same_graph(before.graph, after.graph):
             _take_over(model, simpler)
             result.rewrote("the model")
         return result
@@ -126,15 +126,35 @@ def _silence() -> Iterator[None]:
             os.close(copy)
 
 
-def _same_nodes(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
-    """Whether nothing changed but types and shapes that were inferred, and the order of weights."""
+def _same_graph(before: onnx.GraphProto, after: onnx.GraphProto) -> bool:
+    """Whether nothing changed but names of nodes, types and shapes that were inferred, and order.
 
-    def weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-        return {tensor.name: tensor for tensor in graph.initializer}
-
-    return list(before.graph.node) == list(after.graph.node) and weights(before.graph) == weights(
-        after.graph
+    onnxsim moves nodes that do not depend on each other about, in each run to another place.
+    """
+    nodes = {tuple(node.output): node for node in after.node}
+    weights = {tensor.name: tensor for tensor in after.initializer}
+    return (
+        len(before.node) == len(nodes)
+        and {tensor.name: tensor for tensor in before.initializer} == weights
+        and all(_same_node(node, nodes.get(tuple(node.output))) for node in before.node)
     )
+
+
+def _same_node(before: onnx.NodeProto, after: onnx.NodeProto | None) -> bool:
+    if after is None or (before.op_type, before.domain) != (after.op_type, after.domain):
+        return False
+    attributes = {attribute.name: attribute for attribute in after.attribute}
+    return (
+        before.input == after.input
+        and len(before.attribute) == len(attributes)
+        and all(_same_attribute(one, attributes.get(one.name)) for one in before.attribute)
+    )
+
+
+def _same_attribute(before: onnx.AttributeProto, after: onnx.AttributeProto | None) -> bool:
+    if after is not None and before.HasField("g") and after.HasField("g"):
+        return _same_graph(before.g, after.g)
+    return before == after
 
 
 def _take_over(model: ir.Model, simpler: ir.Model) -> None:

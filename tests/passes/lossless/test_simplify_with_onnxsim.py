@@ -61,6 +61,27 @@ def test_what_changes_nothing_is_no_change() -> None:
     assert not SimplifyWithOnnxsim()(model).modified
 
 
+def test_another_order_is_no_change() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 17]>
+    main (float[4,4] x) => (float[4,4] y) {
+      a = Constant <value = float[4,4] {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}> ()
+      b = Constant <value = float[4,4] {2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2}> ()
+      c = Greater (x, a)
+      d = Where (c, x, b)
+      e = Loop (, , d) <body = turn (int64 i, bool go, float[4,4] p) => (bool on, float[4,4] q)
+        <float[4] k = {1, 2, 3, 4}, float[4] j = {1, 2, 3, 5}> {
+          on = Constant <value = bool {0}> ()
+          r = Mul (p, k)
+          q = Mul (r, j)
+        }>
+      y = Neg (e)
+    }"""
+    model = ir.from_onnx_text(text)
+    runs = [SimplifyWithOnnxsim()(model).modified for _ in range(6)]
+    assert not any(runs[1:])
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
