@@ -89,6 +89,11 @@ def to_proto(model: ir.Model, *, replace: Replace | None = None) -> onnx.ModelPr
             info.type.ParseFromString(value.meta[MAP_TYPE])
     for graph in graphs_of(proto):
         _drop_repeated_annotations(graph)
+    for function in proto.functions:
+        for graph in subgraphs_of(function.node):
+            # ONNX Runtime inlines functions, and then takes these for what they say of values
+            # outside that have the same names.
+            del graph.value_info[:]
     return proto
 
 

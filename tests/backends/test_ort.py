@@ -540,3 +540,20 @@ def test_a_large_initializer_that_nothing_reads_does_no_harm(level: Optimization
     (y,) = session_of(model, SessionConfig(level=level, threads=1)).run({"x": X}).values()
     np.testing.assert_allclose(y, -np.maximum(X @ W, 0), rtol=1e-4, atol=1e-4)
     assert "unused" in model.graph.initializers
+
+
+def test_a_function_may_use_the_names_of_its_caller() -> None:
+    text = """
+    <ir_version: 10, opset_import: ["" : 17, "local" : 1]>
+    main (float[N,4] x) => (float[N,4] y) { w = Neg (x)  y = local.f (w) }
+    <domain: "local", opset_import: ["" : 17]>
+    f (a) => (b) {
+      c = Constant <value = bool {1}> ()
+      b = If (c) <
+        then_branch = t () => (float[N,4] p) <float[4] w = {1, 2, 3, 4}> { p = Mul (a, w) },
+        else_branch = e () => (float[N,4] q) { q = Neg (a) }
+      >
+    }"""
+    model = ir.from_onnx_text(text)
+    answer = session_of(model).run({"x": np.ones((1, 4), np.float32)})
+    np.testing.assert_array_equal(answer["y"], [[-1, -2, -3, -4]])
