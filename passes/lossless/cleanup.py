@@ -88,10 +88,11 @@ def _put_in_order(model: ir.Model, result: Result) -> None:
 
 def _drop_unused(model: ir.Model, result: Result) -> None:
     functions, opsets = len(model.functions), len(model.opset_imports)
+    for root in _roots(model):
+        _count(result, "unused_nodes", remove_unused_nodes(root))
     if model.functions:
         RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     for root in _roots(model):
-        _count(result, "unused_nodes", remove_unused_nodes(root))
         opset = root.opset_imports.get("", 0)
         for node in ir.traversal.RecursiveGraphIterator(root):
             if leave_out_unused_outputs(node, opset):

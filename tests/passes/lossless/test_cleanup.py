@@ -497,7 +497,7 @@ def test_constants_of_every_kind_become_initializers(build: Build) -> None:
 
 def test_functions(build: Build) -> None:
     text = f"""{HEAD.replace("18]", '18, "local" : 1, "other" : 1]')}
-    main (float[2] x) => (float[2] y) {{ y = local.used (x) }}
+    main (float[2] x) => (float[2] y) {{ y = local.used (x)  dead = other.unused (x) }}
     <domain: "local", opset_import: ["" : 18]>
     used (a) => (b) {{
       k = Constant <value_float = 2.0> ()
@@ -515,7 +515,7 @@ def test_functions(build: Build) -> None:
     (function,) = model.functions.values()
     assert [node.op_type for node in function] == ["Constant", "Mul"]
     assert result.details == {
-        "unused_nodes": 1, "unused_functions": 1, "unused_opsets": 1, "no_ops": 2,
+        "unused_nodes": 2, "unused_functions": 1, "unused_opsets": 1, "no_ops": 2,
     }  # fmt: skip
     assert dict(model.opset_imports) == {"": 18, "local": 1}
 
