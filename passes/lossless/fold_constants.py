@@ -43,7 +43,7 @@ class FoldConstants(Pass):
     name: ClassVar[str] = "fold-constants"
     summary: ClassVar[str] = "evaluate constant nodes and what follows from known shapes"
 
-    max_growth: int = 16_384
+    max_growth: int = 256
 
     def __post_init__(self) -> None:
         """Check the option. Raises ``UsageError``."""
