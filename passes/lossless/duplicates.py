@@ -147,25 +147,50 @@ def merge_initializers(graph: ir.Graph) -> Iterator[str]:
     yield from _merge_initializers(graph, [])
 
 
-_Held: TypeAlias = dict[Hashable, list[ir.Value]]
+class _Held:
+    """The initializers of one graph; what they hold is read only where two may hold the same."""
+
+    def __init__(self) -> None:
+        self._rough: dict[Hashable, ir.Value | None] = {}
+        self._exact: dict[Hashable, list[ir.Value]] = {}
+
+    def like(self, tensor: ir.TensorProtocol, rough: Hashable) -> ir.Value | None:
+        """An initializer that holds the same as ``tensor``."""
+        if rough not in self._rough:
+            return None
+        if (only := self._rough[rough]) is not None:
+            self._rough[rough] = None
+            self._keep(only)
+        return next((v for v in self._exact.get(_head(tensor), ()) if _holds(v, tensor)), None)
+
+    def add(self, value: ir.Value, rough: Hashable) -> None:
+        if rough in self._rough:
+            self._keep(value)
+        else:
+            self._rough[rough] = value
+
+    def _keep(self, value: ir.Value) -> None:
+        if value.const_value is not None:
+            alike = self._exact.setdefault(_head(value.const_value), [])
+            if len(alike) < _MOST_ALIKE:
+                alike.append(value)
 
 
 def _merge_initializers(graph: ir.Graph, outer: Sequence[_Held]) -> Iterator[str]:
-    held: _Held = {}
+    held = _Held()
     scopes = (*outer, held)
     for value in list(graph.initializers.values()):
         tensor = value.const_value
         if tensor is None or not _may_merge(value, tensor):
             continue
-        head = _head(tensor)
-        alike = [other for scope in scopes for other in scope.get(head, ())]
-        same = next((other for other in alike if _holds(other, tensor)), None)
-        if same is not None:
+        rough = tensor.dtype, tuple(tensor.shape.numpy())
+        same = next(filter(None, (scope.like(tensor, rough) for scope in scopes)), None)
+        if same is None:
+            held.add(value, rough)
+        else:
             yield value.name or ""
             value.replace_all_uses_with(same)
             drop_unused(value)
-        elif len(alike) < _MOST_ALIKE:
-            held.setdefault(head, []).append(value)
     for node in graph:
         for subgraph in subgraphs_of(node):
             yield from _merge_initializers(subgraph, scopes)
@@ -174,7 +199,10 @@ def _merge_initializers(graph: ir.Graph, outer: Sequence[_Held]) -> Iterator[str
 def _may_merge(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
     if value.is_graph_input() or value.is_graph_output():
         return False
-    if tensor.dtype.is_floating_point() and tensor.nbytes < _LARGE_BYTES:
+    dtype = tensor.dtype
+    if not dtype.is_string() and dtype.bitwidth < 8:
+        return False  # packed weights of a quantized model, which are unpacked to be read
+    if dtype.is_floating_point() and tensor.nbytes < _LARGE_BYTES:
         return False
     return not any(is_op(use.node, "QuantizeLinear", "DequantizeLinear") for use in value.uses())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -384,6 +385,7 @@ def test_a_dead_control_flow_node_frees_what_it_read(build: Build) -> None:
         (np.array([1, 2]), np.array([1, 2]), True),
         (np.array([1, 2]), np.array([1, 2], np.int32), False),
         (np.array(True), np.array(True), True),
+        (np.ones(9, ml_dtypes.int4), np.ones(9, ml_dtypes.int4), False),
     ],
 )
 def test_initializers_that_hold_the_same(
@@ -396,6 +398,18 @@ def test_initializers_that_hold_the_same(
 
     assert result.modified is merged
     assert list(model.graph.initializers) == (["a"] if merged else ["a", "b"])
+
+
+def test_one_of_many_that_hold_the_same(build: Build) -> None:
+    arrays = {f"k{i}": np.array([i % 3, 7]) for i in range(6)}
+    text = body(f"y = local.Many (x, {', '.join(arrays)})").replace("18]", '18, "local" : 1]')
+    model = build(text, **arrays)
+
+    clean(model)
+
+    assert list(model.graph.initializers) == ["k0", "k1", "k2"]
+    read = [value.name for value in model.graph[0].inputs[1:] if value]
+    assert read == ["k0", "k1", "k2", "k0", "k1", "k2"]
 
 
 def test_strings_are_merged(build: Build) -> None:

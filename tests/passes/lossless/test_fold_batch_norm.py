@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
@@ -491,8 +492,8 @@ def test_half_precision_with_single_precision_statistics(build: Build, answers: 
     known["w"] = normal(8, 4, 3, 3).astype(np.float16)
     model = build(text, **known)
     x = normal(1, 4, 6, 6).astype(np.float16)
-    exact = {name: ir.tensor(array.astype(np.float64), name=name) for name, array in known.items()}
-    wide = ir.from_onnx_text(CONV.replace("float[", "double["), initializers=exact.values())
+    exact = {name: array.astype(np.float64) for name, array in known.items()}
+    wide = build(CONV.replace("float[", "double["), **exact)
     truth = reference(wide, x.astype(np.float64))
 
     assert fold(model).modified
@@ -681,8 +682,10 @@ def convolutions(draw: st.DrawFn) -> tuple[str, dict[str, Array], Array, int]:
 @given(convolutions())
 def test_any_convolution_keeps_its_answers(case: tuple[str, dict[str, Array], Array, int]) -> None:
     text, known, x, channels = case
-    tensors = [ir.tensor(a, name=n) for n, a in arrays(text, channels, known).items()]
-    model = ir.from_onnx_text(text, initializers=tensors)
+    proto = onnx.parser.parse_model(text)
+    for name, array in arrays(text, channels, known).items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model = ir.from_proto(proto)
 
     def run() -> Array:
         return session_of(model, SessionConfig(level="disabled", threads=1)).run({"x": x})["y"]
