@@ -236,12 +236,12 @@ def _cast(values: Array, dtype: np.dtype[Any]) -> Array:
         texts = [value if isinstance(value, str) else f"{value:g}" for value in values.reshape(-1)]
         return np.array(texts, dtype=object).reshape(values.shape)
     if dtype.kind == "b":
-        return values.astype(np.float64) > 0
+        values = values.astype(np.float64) > 0
     if dtype.kind in "iu" and values.dtype.kind == "f":
         values = np.rint(values)
     if dtype.kind == "V" or values.dtype.kind == "O":
         values = values.astype(np.float64)
-    return values.astype(dtype)
+    return np.array(values, dtype)  # NumPy makes scalars of arrays without axes
 
 
 _MANY = range(1, 1 << 16)

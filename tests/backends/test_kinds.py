@@ -132,7 +132,10 @@ def test_values_come_in_the_type_of_the_input(text: str, dtype: Any, expected: A
 @pytest.mark.parametrize("text", ["normal", "mask", "positions", "integers(0,9)", "lengths(3)"])
 @pytest.mark.parametrize("shape", [(), (1,), (0, 3), (2, 3, 4)])
 def test_any_shape_can_be_asked_for(text: str, shape: tuple[int, ...]) -> None:
-    assert draw(text, np.int64, shape).shape == shape
+    for dtype in (np.int64, np.float16, np.bool_):
+        values = draw(text, dtype, shape)
+        assert isinstance(values, np.ndarray)
+        assert (values.dtype, values.shape) == (dtype, shape)
 
 
 def test_words_are_texts_and_truth_values_both_occur() -> None:
