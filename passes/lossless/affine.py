@@ -61,33 +61,37 @@ class Layer:
 
     def followed_by(self, affine: Affine) -> tuple[Array, Array]:
         """The weight and bias, in float64, of one layer that does ``affine`` as well."""
-        weight = self._canonical(self.weight.astype(np.float64))
-        scaled = weight * affine.scale.reshape(self.groups, -1, 1, 1)
-        return self._stored(scaled), self.bias * affine.scale + affine.shift
+        scale = affine.scale.reshape(self.groups, -1, 1, 1)
+        return self._scaled(scale), self.bias * affine.scale + affine.shift
 
     def preceded_by(self, affine: Affine) -> tuple[Array, Array]:
         """The weight and bias, in float64, of one layer that does ``affine`` to its input first.
 
         Right where every output sees the whole kernel, or where ``affine`` shifts nothing.
         """
-        weight = self._canonical(self.weight.astype(np.float64))
-        shift = affine.shift.reshape(self.groups, -1)
-        shifted = np.einsum("goit,gi->go", weight, shift).reshape(-1)
-        scaled = weight * affine.scale.reshape(self.groups, 1, -1, 1)
-        return self._stored(scaled), self.bias + self.alpha * shifted
+        scale, shift = affine.scale.reshape(self.groups, 1, -1, 1), self.bias
+        if affine.shift.any():
+            weight = self._canonical(self.weight.astype(np.float64))
+            inputs = affine.shift.reshape(self.groups, -1)
+            shift = shift + self.alpha * np.einsum("goit,gi->go", weight, inputs).reshape(-1)
+        return self._scaled(scale), shift
 
     def rounded(self, weight: Array, bias: Array) -> tuple[Array, Array] | str:
         """``weight`` and ``bias`` in the layer's own type, or why they do not fit it."""
         dtype = self.weight.dtype
+        view = self._canonical(weight)
+        peak = np.maximum(view.max(axis=(2, 3), initial=0), -view.min(axis=(2, 3), initial=0))
         with np.errstate(over="ignore"):
-            rounded = weight.astype(dtype), bias.astype(dtype)
-        if not all(np.isfinite(part).all() for part in rounded):
+            extremes = peak.astype(dtype), bias.astype(dtype)
+        if not all(np.isfinite(part).all() for part in extremes):
             return f"the folded weights are too large for {dtype.name}"
-        peak = np.abs(self._canonical(weight)).max(axis=(2, 3), initial=0.0)
         smallest = float(ml_dtypes.finfo(dtype).smallest_normal)  # type: ignore[no-untyped-call]
         if ((peak > 0) & (peak < smallest)).any():
             return f"the folded weights are too small for {dtype.name}"
-        return rounded
+        return weight.astype(dtype), extremes[1]
+
+    def _scaled(self, scale: Array) -> Array:
+        return self._stored(np.multiply(self._canonical(self.weight), scale, dtype=np.float64))
 
     def _canonical(self, stored: Array) -> Array:
         """``stored``, laid out as the weight, as ``[groups, outputs, inputs, taps]``."""
