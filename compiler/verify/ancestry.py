@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ...passes.graph import constant, is_op, subgraphs_of
+from ...passes.graph import is_op, subgraphs_of
+from ...passes.lossless.constants import resolved_constant
 
 RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
@@ -75,7 +76,7 @@ def _in_training(node: ir.Node) -> bool:
     mode = node.inputs[index] if len(node.inputs) > index else None
     if mode is None:
         return False
-    known = constant(mode)
+    known = resolved_constant(mode)
     return known is None or bool(np.any(known))
 
 

@@ -115,6 +115,7 @@ def test_every_branch_gets_a_case() -> None:
     found = search(built)
     assert [int(case.feeds["rate"]) for case in found.accepted] == [16000, 16000, 16000, 0]
     last = found.accepted[-1]
+    assert last.feeds["x"].min() < 0 < last.feeds["x"].max()
     np.testing.assert_allclose(last.answers["y"], np.exp(last.feeds["x"]), rtol=1e-6)
 
 

@@ -41,6 +41,7 @@ OUTER = (
         ("y = Dropout(x, half, yes)", "", "in training"),
         ("y = Dropout(x, half, c)", "", "in training"),
         ("y = Dropout(x, half, no)", "", ""),
+        ("maybe = Identity(no)\ny = Dropout(x, half, maybe)", "", ""),
         ("y = Dropout(x)", "", ""),
         ("r = RandomNormalLike(x)\ny = Neg(x)", "", ""),
     ],
