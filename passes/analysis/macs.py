@@ -140,18 +140,19 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 
 
 def _control_flow(node: ir.Node, bodies: list[int | None]) -> int | None:
-    known = [count for count in bodies if count is not None]
+    known: list[int] = [count for count in bodies if count is not None]
     if len(known) < len(bodies):
         return None
     if node.op_type == "If":
         return max(known)
-    if node.op_type == "Scan" and sum(known):
+    total = sum(known)
+    if node.op_type == "Scan" and total:
         axes = node.attributes.get_ints("scan_input_axes", (0,))
         try:
-            return sum(known) * _sizes(node.inputs[-1])[axes[-1]]
+            return total * _sizes(node.inputs[-1])[axes[-1]]
         except _UnknownShapeError:
             return None
-    return sum(known)
+    return total
 
 
 def _sizes(value: ir.Value | None) -> list[int]:
@@ -159,7 +160,7 @@ def _sizes(value: ir.Value | None) -> list[int]:
         raise IndexError("no such input")
     shape = value.shape
     if shape is None and value.const_value is not None:
-        shape = ir.Shape(value.const_value.shape)
+        return [int(size) for size in value.const_value.numpy().shape]
     if shape is None or not all(isinstance(dim, int) for dim in shape):
         raise _UnknownShapeError
     return [int(dim) for dim in shape if isinstance(dim, int)]

@@ -151,7 +151,8 @@ def _shape(call: Call) -> Sequence[Partial]:
 
 
 def _size(call: Call) -> Sequence[Partial]:
-    return [Partial(ir.DataType.INT64, as_items(functools.reduce(_mul, call.dims(), 1)))]
+    one: Item = 1
+    return [Partial(ir.DataType.INT64, as_items(functools.reduce(_mul, call.dims(), one)))]
 
 
 def _line(items: Sequence[Item]) -> Array:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -247,7 +248,7 @@ def test_usage_errors_are_told_by_the_parser(
     assert "Traceback" not in done.err
 
 
-def data_file(tmp_path: Path, **arrays: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Path:
+def data_file(tmp_path: Path, **arrays: Any) -> Path:
     path = tmp_path / "data.npz"
     np.savez(path, **arrays)
     return path
@@ -268,7 +269,7 @@ def test_data_that_does_not_fit(
     onnxpress: Command,
     models: Path,
     tmp_path: Path,
-    arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]],
+    arrays: dict[str, Any],
     text: str,
 ) -> None:
     path = data_file(tmp_path, **arrays)

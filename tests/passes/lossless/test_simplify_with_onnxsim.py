@@ -31,7 +31,7 @@ def answer(model: ir.Model, x: Array) -> Array:
 def declined(model: ir.Model) -> str:
     """Run the pass, check that it declined and left the text as it was, and give the reason."""
     before = ir.to_onnx_text(model)
-    result = SimplifyWithOnnxsim()(model)
+    result = SimplifyWithOnnxsim().call(model)
     assert not result.modified
     assert ir.to_onnx_text(model) == before
     assert list(result.declined) == ["the model"]
@@ -45,7 +45,7 @@ def test_a_smaller_result_is_taken_over_in_place() -> None:
     x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     before = answer(model, x)
 
-    result = SimplifyWithOnnxsim()(model)
+    result = SimplifyWithOnnxsim().call(model)
 
     assert result.model is model
     assert result.rewritten == ["the model"]
