@@ -36,8 +36,9 @@ class FoldBatchNorm(Pass):
         W (scale x + shift) + b = (W scale) x + (b + W shift)
 
     Layers are ``Conv``, ``ConvTranspose``, ``Gemm`` and ``MatMul``, with a constant per-channel
-    ``Add`` after them or a ``Flatten`` before the latter two. Normalizations in a row are folded as one; a row with no layer beside it
-    becomes one normalization. Computed in float64 and rounded once, to the weight's own type.
+    ``Add`` after them or a ``Flatten`` before the latter two. Normalizations in a row are folded
+    as one; a row with no layer beside it becomes one normalization. Computed in float64 and
+    rounded once, to the weight's own type.
     """
 
     name: ClassVar[str] = "fold-batch-norm"
