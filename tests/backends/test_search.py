@@ -107,7 +107,7 @@ def test_answers_that_are_not_finite_are_a_second_choice() -> None:
 
 def test_every_branch_gets_a_case() -> None:
     built = model(
-        "float[4] x, int64 rate",
+        "float[16] x, int64 rate",
         "e = Equal(rate, r)\ny = If (e) <then_branch = a () => (p) { p = Neg (x) }, "
         "else_branch = b () => (q) { q = Exp (x) }>",
         "int64 r = {16000}",
