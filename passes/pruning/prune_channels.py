@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...backends.errors import UsageError
+from ...backends.targets import Target
 from ..analysis.channel_rules import RULES
 from ..analysis.channels import ChannelGroup, OpId, Rule, channel_groups
 from ..analysis.macs import macs as count_macs
@@ -46,6 +47,10 @@ class PruneChannels(Pass):
     - ``ridge``: how much changes of weights are penalized, relative to the variance of inputs; 0
       chooses it for each layer, on a quarter of the samples.
     - ``samples``: how many samples to read at most; 0 for all.
+    - ``multiple``: the number of channels left is a multiple of this, or of half of it and so on
+      where the fraction cannot be reached otherwise. ONNX Runtime's convolutions compute so many
+      channels at a time, and leave their fast layout for other numbers. 0 takes what the target
+      needs: 8 with AVX2 alone and for CUDA, else 16, which suits all.
     - ``min_channels``: what is left of each group at least.
 
     For operators of your own, derive a pass whose ``rules`` have more entries.
@@ -65,6 +70,7 @@ class PruneChannels(Pass):
     reconstruct: bool = True
     ridge: float = 0.0
     samples: int = 512
+    multiple: int = 0
     min_channels: int = 2
 
     def __post_init__(self) -> None:
@@ -74,6 +80,7 @@ class PruneChannels(Pass):
             ("scope", self.scope in get_args(Scope), "global or uniform"),
             ("ridge", 0 <= self.ridge < np.inf, "a number of at least 0"),
             ("samples", self.samples >= 0, "a number of at least 0"),
+            ("multiple", self.multiple >= 0, "a number of at least 0"),
             ("min_channels", self.min_channels >= 1, "a number of at least 1"),
         ):
             if not sound:
@@ -160,7 +167,15 @@ class PruneChannels(Pass):
         # What functions and subgraphs compute is counted, and stays.
         fixed = before - work.total([np.ones(group.size, dtype=np.bool_) for group in groups])
         budget = math.floor(self.macs * before - fixed)
-        masks = select(scores, work, budget, self.scope, self.min_channels)
+        multiple = self.multiple or _channels_at_a_time(context.target)
+        masks = select(
+            scores,
+            work,
+            budget,
+            self.scope,
+            min_channels=self.min_channels,
+            steps=[multiple // math.gcd(multiple, _repeats(group)) for group in groups],
+        )
         least = work.total(masks)
         if least > budget + 0.5:
             raise PassError(
@@ -169,6 +184,17 @@ class PruneChannels(Pass):
                 hint="the report says why channels are not free to go",
             )
         return masks
+
+
+def _channels_at_a_time(target: Target) -> int:
+    """The block of ONNX Runtime's NCHWc convolutions (``MlasNchwcGetBlockSize``), or CUDA's 8."""
+    avx2_alone = "avx2" in target.features and "avx512f" not in target.features
+    return 8 if avx2_alone or target.name == "cuda" else 16
+
+
+def _repeats(group: ChannelGroup) -> int:
+    """How many indices of the tensor that ``group`` is named after belong to one channel."""
+    return len(group.members[0].positions) // group.size
 
 
 def _kept(groups: Sequence[ChannelGroup], cuts: Cuts) -> dict[str, dict[str, list[int]]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -100,67 +99,85 @@ def _multiplied(node: ir.Node) -> list[tuple[int, int]]:
 
 
 def select(
-    scores: Sequence[Scores], work: Work, budget: int, scope: Scope, min_channels: int
+    scores: Sequence[Scores],
+    work: Work,
+    budget: int,
+    scope: Scope,
+    *,
+    min_channels: int,
+    steps: Sequence[int],
 ) -> list[Mask]:
     """Masks of the channels that stay, so that ``work`` is at most ``budget`` MACs.
 
-    ``global`` takes the least important channels of the whole graph, ``uniform`` the same part of
-    each group. ``scores`` have the mean 1 in each group, so that none is emptied for its small
-    weights; ``min_channels`` of each stay in any case. Groups without work stay whole. If even
-    the least that may stay is more than ``budget``, that is the answer.
+    Args:
+        scores: For each group the importance of its channels, with the mean 1, so that no group
+            is emptied for its small weights.
+        work: The MACs; groups without any stay whole.
+        budget: How many may be left. If even the least that may stay is more, that comes back.
+        scope: ``global`` takes the least important channels of all, ``uniform`` the same part of
+            each group.
+        min_channels: How many channels of each group stay at least.
+        steps: For each group, what the number of channels that stay is a multiple of. Where the
+            budget cannot be met that way, half of it, and so on.
     """
-    masks = [np.ones(len(score), dtype=np.bool_) for score in scores]
-    removable = [
-        len(score) - min_channels if work.of_group[group] else 0
-        for group, score in enumerate(scores)
+    blocks = [
+        block
+        for group, (each, step) in enumerate(zip(scores, steps, strict=True))
+        if work.of_group[group]
+        for block in _blocks(group, each, step, min_channels)
     ]
-    cut = _cut_least if scope == "global" else _cut_evenly
+    blocks.sort(key=lambda b: (b.halvings, b.score if scope == "global" else b.part))
     # Half a MAC is room for rounding: the true number is whole.
-    cut(scores, work, budget + 0.5, removable, masks)
-    return masks
+    return _cut(blocks, work, budget + 0.5, [len(score) for score in scores])
 
 
-def _cut_least(
-    scores: Sequence[Scores],
-    work: Work,
-    budget: float,
-    removable: list[int],
-    masks: Sequence[Mask],
-) -> None:
-    ranked = sorted(
-        (score, group, channel)
-        for group, each in enumerate(scores)
-        for channel, score in enumerate(each.tolist())
-    )
+@dataclass(frozen=True)
+class _Block:
+    """Channels of a group that go together, after all blocks of the group before it.
+
+    ``part`` of the group is gone then. ``halvings`` is how often the step had to be halved.
+    """
+
+    group: int
+    channels: Labels
+    score: float
+    part: float
+    halvings: int
+
+
+def _blocks(group: int, scores: Scores, step: int, min_channels: int) -> Iterator[_Block]:
+    """The channels of a group in the order in which they may go."""
+    order = np.argsort(scores, kind="stable")
+    gone, size, halvings = 0, len(order), 0
+    while (left := size - gone) > min_channels:
+        while step > 1 and left - (left % step or step) < max(min_channels, step):
+            step, halvings = step // 2, halvings + 1
+        channels = order[gone : gone + (left % step or step)]
+        gone += len(channels)
+        yield _Block(group, channels, float(scores[channels].mean()), gone / size, halvings)
+
+
+def _cut(blocks: Sequence[_Block], work: Work, budget: float, sizes: Sequence[int]) -> list[Mask]:
+    """Remove ``blocks`` in order until the budget is met, then put back what turns out to fit."""
+    masks = [np.ones(size, dtype=np.bool_) for size in sizes]
     left = [node.left(masks) for node in work.nodes]
-    total = sum(left)
-    for _, group, channel in ranked:
-        if total <= budget:
-            return
-        if removable[group] > 0:
-            removable[group] -= 1
-            masks[group][channel] = False
-            for number in work.of_group[group]:
-                now = work.nodes[number].left(masks)
-                total += now - left[number]
-                left[number] = now
 
+    def put(block: _Block, stays: bool) -> None:
+        masks[block.group][block.channels] = stays
+        for number in work.of_group[block.group]:
+            left[number] = work.nodes[number].left(masks)
 
-def _cut_evenly(
-    scores: Sequence[Scores],
-    work: Work,
-    budget: float,
-    removable: list[int],
-    masks: Sequence[Mask],
-) -> None:
-    ranked = [np.argsort(score, kind="stable") for score in scores]
-
-    def fits(part: float) -> bool:
-        for mask, order, most in zip(masks, ranked, removable, strict=True):
-            mask[:] = True
-            mask[order[: min(int(part * len(order) + 1e-9), max(most, 0))]] = False
-        return work.total(masks) <= budget
-
-    parts = sorted({n / len(mask) for mask in masks for n in range(len(mask))})
-    smallest = bisect_left(parts, True, key=fits)
-    fits(parts[min(smallest, len(parts) - 1)])
+    removed: list[_Block] = []
+    for block in blocks:
+        if sum(left) <= budget:
+            break
+        put(block, False)
+        removed.append(block)
+    settled: set[int] = set()
+    for block in reversed(removed):
+        if block.group not in settled:
+            put(block, True)
+            if sum(left) > budget:
+                put(block, False)
+                settled.add(block.group)
+    return masks

@@ -97,7 +97,7 @@ def test_the_graph_that_is_left() -> None:
     assert json.loads(json.dumps(result.details)) == result.details
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(networks(), st.sampled_from([0.3, 0.5, 0.8]), st.sampled_from(["global", "uniform"]))
 def test_without_reconstruction_the_rest_answers_as_if_the_removed_were_zero(
     one: ir.Model, fraction: float, scope: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +31,23 @@ def full(*sizes: int) -> list[Mask]:
     return [np.ones(size, dtype=np.bool_) for size in sizes]
 
 
+def choose(
+    scores: Sequence[Sequence[float]],
+    work: Work,
+    budget: int,
+    scope: Scope,
+    least: int = 1,
+    step: int = 1,
+) -> list[Mask]:
+    arrays = [np.array(each, dtype=np.float64) for each in scores]
+    steps = [step] * len(scores)
+    return select(arrays, work, budget, scope, min_channels=least, steps=steps)
+
+
+def counts(masks: list[Mask]) -> list[int]:
+    return [int(mask.sum()) for mask in masks]
+
+
 def test_work_shrinks_with_both_sides() -> None:
     masks = full(4, 6)
     masks[0][0] = masks[1][:3] = False
@@ -39,73 +57,111 @@ def test_work_shrinks_with_both_sides() -> None:
 
 
 def test_the_least_important_go_wherever_they_are() -> None:
-    scores = [np.array([0.9, 0.1, 1.5, 1.5]), np.array([0.2, 1.8])]
-
-    masks = select(scores, chain(4, 2), 25, "global", 1)
+    masks = choose([[0.9, 0.1, 1.5, 1.5], [0.2, 1.8]], chain(4, 2), 25, "global")
 
     assert [mask.tolist() for mask in masks] == [[True, False, True, True], [False, True]]
 
 
 def test_uniform_takes_the_same_part_of_each() -> None:
-    scores = [np.array([4.0, 3, 2, 1]), np.array([1.0, 2])]
-
-    masks = select(scores, chain(4, 2), 20, "uniform", 1)
+    masks = choose([[4, 3, 2, 1], [1, 2]], chain(4, 2), 19, "uniform")
 
     assert [mask.tolist() for mask in masks] == [[True, True, False, False], [False, True]]
 
 
+def test_what_went_too_early_comes_back() -> None:
+    """The last channel of the large group saves so much that one of the small group can stay."""
+    work = Work(
+        [
+            NodeWork(100, (Extent(2, {0: np.ones(2, dtype=np.int64)}),)),
+            NodeWork(4, (Extent(4, {1: np.ones(4, dtype=np.int64)}),)),
+        ],
+        2,
+    )
+
+    masks = choose([[1.0, 1.5], [0.2, 1.2, 1.3, 1.3]], work, 54, "global")
+
+    assert counts(masks) == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("size", "budget", "left"),
+    [(40, 40, 40), (40, 39, 32), (40, 17, 16), (40, 15, 8), (40, 7, 4), (40, 1, 1), (44, 43, 40)],
+)
 @pytest.mark.parametrize("scope", ["global", "uniform"])
-def test_some_channels_stay_in_any_case(scope: Scope) -> None:
-    scores = [np.linspace(0, 1e-9, 8), np.linspace(1, 2, 8)]
+def test_what_stays_is_a_multiple_or_of_half_of_it(
+    size: int, budget: int, left: int, scope: Scope
+) -> None:
+    work = Work([NodeWork(size, (Extent(size, {0: np.ones(size, dtype=np.int64)}),))], 1)
 
-    masks = select(scores, chain(8, 8), 0, scope, 3)
+    (mask,) = choose([np.linspace(0, 2, size).tolist()], work, budget, scope, step=8)
 
-    assert [int(mask.sum()) for mask in masks] == [3, 3]
+    assert mask.sum() == left
+    assert not mask[: size - left].any()
+
+
+def test_multiples_of_all_groups_go_before_halves_of_one() -> None:
+    masks = choose(
+        [np.linspace(0, 0.1, 16).tolist(), [5.0] * 16], chain(16, 16), 200, "global", step=8
+    )
+
+    assert counts(masks) == [8, 8]
+
+
+@pytest.mark.parametrize("scope", ["global", "uniform"])
+@pytest.mark.parametrize("step", [1, 8])
+def test_some_channels_stay_in_any_case(scope: Scope, step: int) -> None:
+    scores = [np.linspace(0, 1e-9, 8).tolist(), np.linspace(1, 2, 8).tolist()]
+
+    assert counts(choose(scores, chain(8, 8), 0, scope, 3, step)) == [3, 3]
 
 
 @pytest.mark.parametrize("scope", ["global", "uniform"])
 def test_nothing_goes_if_all_fits(scope: Scope) -> None:
     work = chain(3, 3)
 
-    masks = select([np.ones(3), np.ones(3)], work, int(work.total(full(3, 3))), scope, 1)
+    masks = choose([[1, 1, 1], [1, 1, 1]], work, int(work.total(full(3, 3))), scope)
 
-    assert all(mask.all() for mask in masks)
+    assert counts(masks) == [3, 3]
 
 
 @pytest.mark.parametrize("scope", ["global", "uniform"])
 def test_groups_without_work_stay_whole(scope: Scope) -> None:
     work = Work(chain(4).nodes, 2)
 
-    masks = select([np.ones(4), np.zeros(4)], work, 0, scope, 1)
-
-    assert [int(mask.sum()) for mask in masks] == [1, 4]
+    assert counts(choose([[1] * 4, [0] * 4], work, 0, scope)) == [1, 4]
 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.lists(st.floats(0, 5), min_size=1, max_size=9), min_size=1, max_size=5),
+    st.lists(st.lists(st.floats(0, 5), min_size=1, max_size=20), min_size=1, max_size=5),
     st.floats(0, 1),
     st.sampled_from(["global", "uniform"]),
     st.integers(1, 4),
+    st.sampled_from([1, 2, 8]),
 )
-def test_the_budget_is_kept_and_not_undercut_by_more_than_a_step(
-    scores: list[list[float]], part: float, scope: Scope, least: int
+def test_the_budget_is_kept_and_used(
+    scores: list[list[float]], part: float, scope: Scope, least: int, step: int
 ) -> None:
     sizes = [len(score) for score in scores]
     work = chain(*sizes)
     budget = int(part * work.total(full(*sizes)))
 
-    masks = select([np.array(score) for score in scores], work, budget, scope, least)
+    masks = choose(scores, work, budget, scope, least, step)
 
-    stay = [int(mask.sum()) for mask in masks]
+    stay = counts(masks)
     assert all(s >= min(least, size) for s, size in zip(stay, sizes, strict=True))
+    for mask, each in zip(masks, scores, strict=True):
+        kept, gone = np.array(each)[mask], np.array(each)[~mask]
+        assert gone.size == 0 or gone.max() <= kept.min()
     if work.total(masks) > budget + 0.5:
-        assert all(s == min(least, size) for s, size in zip(stay, sizes, strict=True))
-    elif scope == "global" and stay != sizes:
-        gone = [(scores[g][c], g, c) for g, m in enumerate(masks) for c in np.flatnonzero(~m)]
-        _, group, channel = max(gone)
-        masks[group][channel] = True
-        assert work.total(masks) > budget
+        assert stay == [min(least, size) for size in sizes]
+    elif step == 1:
+        for mask in masks:
+            if not mask.all():
+                back = int(np.flatnonzero(~mask)[0])
+                mask[back] = True
+                assert work.total(masks) > budget
+                mask[back] = False
 
 
 @settings(deadline=None, max_examples=25)
