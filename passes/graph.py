@@ -104,6 +104,10 @@ class Names:
         self._taken.add(name)
         return name
 
+    def release(self, name: str) -> None:
+        """Let ``name`` be given away again: nothing has it any more."""
+        self._taken.discard(name)
+
 
 def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
     """The main graph, the functions' bodies, and every graph inside them, outer ones first."""

@@ -12,6 +12,7 @@ from ..analysis.values import Facts
 from ..base import Array, Context, Pass, Result
 from ..errors import UsageError
 from ..graph import add_initializer, graph_of, is_op, nodes_of, take_over
+from .branches import take_known_branches
 from .constant_region import Region, find_region, plan_region
 from .constants import ConstantWriter, constant_node, drop_unused, is_unused, remove_node
 from .evaluate import Evaluator, as_tensor
@@ -29,7 +30,8 @@ class FoldConstants(Pass):
     so that values are bit for bit what the model would compute. Integers computed from shapes
     are followed one by one: ``Shape(x)[1]`` is constant where that axis has a fixed size, whatever
     the batch. A ``Reshape`` or ``Expand`` whose target is known but for the batch gets a constant
-    target. Shapes come from the declared graph inputs alone, never from ``value_info``.
+    target. Shapes come from the declared graph inputs alone, never from ``value_info``. An ``If``
+    whose condition is constant makes way for the branch that it takes.
 
     Not evaluated: random and training operators, ``QuantizeLinear`` and its relatives, sequences,
     and domains other than ONNX's. Nodes inside subgraphs and functions are folded as well.
@@ -68,7 +70,8 @@ class FoldConstants(Pass):
                 evaluated += evaluator.nodes
             if evaluated:
                 result.details["evaluated"] = result.details.get("evaluated", 0) + evaluated
-            if not (reads_sizes and evaluated and len(result.rewritten) > done):
+            taken = take_known_branches(model, result)
+            if not (taken or (reads_sizes and evaluated and len(result.rewritten) > done)):
                 break
         return result
 
