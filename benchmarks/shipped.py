@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import onnxpress
 from onnxpress.backends.base import Feeds, SessionConfig
 from onnxpress.backends.ort import OrtSession, session_of
 from onnxpress.backends.timing import compare_latency
+from onnxpress.passes.analysis import cost
 
 from .corpus import SHIPPED, CorpusError
 from .zoo.describe import NETWORKS, top1
@@ -31,6 +34,7 @@ from .zoo.digits import DATA, Digits, shipped_for_testing
 CNNS = tuple(f"mnist_cnn_{seed}" for seed in range(4))
 HALF = ("--macs", "0.5")
 INT8 = ("--quantize", "int8")
+ALL_IN_A_ROW = "fold-constants,cleanup,fold-batch-norm,prune-channels{macs=0.5},cleanup,insert-qdq"
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,9 @@ def variants() -> Iterator[Variant]:
         yield Variant((net,), "int8", "quantize", (), needs_data=True)
         yield Variant((net,), "half the MACs", "prune", HALF, needs_data=True)
         yield Variant((net,), "half the MACs, int8", "optimize", (*HALF, *INT8), needs_data=True)
-    mean = ("--combine", "mean")
-    yield Variant(CNNS, "merged by mean", "merge", mean, needs_data=False)
+    yield Variant(CNNS, "merged by mean", "merge", (), needs_data=False)
+    everything = ("--passes", ALL_IN_A_ROW)
+    yield Variant(CNNS, "merged, half the MACs, int8", "merge", everything, needs_data=True)
 
 
 def calibration(net: str) -> Path:
@@ -80,18 +85,15 @@ def measure(variant: Variant, digits: Digits, baseline: float) -> dict[str, Any]
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "out.onnx"
-        typed = variant.arguments(str(output))
-        report = run([*typed, "--threads", "1", "--json"])
-        latency = report["latency"]
-        if len(variant.nets) > 1:
-            latency = against_apart(variant.nets, output)
+        report = run([*variant.arguments(str(output)), "--threads", "1", "--json"])
+        apart = len(variant.nets) > 1
         return {
             "net": variant.net,
             "variant": variant.name,
-            "command": " ".join(variant.arguments("out.onnx")),
-            "latency": latency,
+            "command": shlex.join(variant.arguments("out.onnx")),
+            "latency": against_apart(variant.nets, output) if apart else report["latency"],
             "bytes": report["bytes"],
-            "macs": report["macs"],
+            "macs": [sum(map(macs, map(path_of, variant.nets))), macs(output)],
             "nodes": report["nodes"],
             "top1": [baseline, top1(output, digits)],
             "verified": report["verified"]["status"],
@@ -100,6 +102,16 @@ def measure(variant: Variant, digits: Digits, baseline: float) -> dict[str, Any]
                 one["name"] for one in report["passes"] if one["status"] == "quarantined"
             ],
         }
+
+
+def macs(path: Path) -> int | None:
+    """Multiply-accumulates for one image of the model at ``path``."""
+    return cost.macs(onnxpress.load(path), {"batch": 1})
+
+
+def path_of(net: str) -> Path:
+    """The file of a net that ships."""
+    return SHIPPED / f"{net}.onnx"
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -133,7 +145,7 @@ def against_apart(nets: Sequence[str], merged: Path, seconds: float = 4.0) -> di
         session: OrtSession = session_of(path, config)
         return session.bind(feeds)
 
-    members = [bound(SHIPPED / f"{net}.onnx") for net in nets]
+    members = [bound(path_of(net)) for net in nets]
 
     def apart() -> None:
         for member in members:
@@ -155,16 +167,16 @@ def against_apart(nets: Sequence[str], merged: Path, seconds: float = 4.0) -> di
 
 def accuracies(digits: Digits) -> dict[str, float]:
     """The accuracy of every net as it ships; that of ``four CNNs`` is the best of them."""
-    found = {net: top1(SHIPPED / f"{net}.onnx", digits) for net in NETWORKS}
+    found = {net: top1(path_of(net), digits) for net in NETWORKS}
     return found | {"four CNNs": max(found[net] for net in CNNS)}
 
 
-def measure_all(step: Any, wanted: Sequence[Variant] | None = None) -> list[dict[str, Any]]:
+def measure_all(step: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
     """Measure every variant; ``step`` is called with each row as it is there."""
     digits = shipped_for_testing()
     baselines = accuracies(digits)
     rows = []
-    for variant in variants() if wanted is None else wanted:
+    for variant in variants():
         rows.append(measure(variant, digits, baselines[variant.net]))
         step(rows[-1])
     return rows

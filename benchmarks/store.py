@@ -17,6 +17,9 @@ RESULTS = Path(__file__).with_name("results")
 SUITES = ("compile-time", "lossless", "shipped", "transcript")
 """The result files that there are, by the command that writes them."""
 
+_INTEGERS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""CPU features that decide how much int8 gains."""
+
 
 def path_of(suite: str, folder: Path = RESULTS) -> Path:
     """The file that holds the results of ``suite``."""
@@ -59,9 +62,10 @@ def machine(results: dict[str, Any]) -> str:
     """The machine and the main versions behind ``results``, in a sentence without a full stop."""
     found = results["environment"]
     cpu, packages = found["cpu"], found["packages"]
-    cores = cpu["quota"] or cpu["threads"]
+    integers = [name for name in cpu["features"] if name in _INTEGERS]
     return (
-        f"{cpu['model']} ({cpu['microarchitecture']}), {cores:g} CPUs, Python {found['python']}, "
+        f"{cpu['model']} ({', '.join([cpu['microarchitecture'], *(integers or ['no VNNI'])])}), "
+        f"{cpu['quota'] or cpu['threads']:g} CPUs, Python {found['python']}, "
         f"onnxruntime {packages['onnxruntime']}, onnx {packages['onnx']}, "
         f"onnxsim {packages['onnxsim']}, {results['date']}"
     )

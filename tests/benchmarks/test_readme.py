@@ -25,7 +25,13 @@ MACHINE = {
     "suite": "sample",
     "date": "2026-01-01",
     "environment": {
-        "cpu": {"model": "A CPU", "microarchitecture": "zen3", "quota": None, "threads": 2},
+        "cpu": {
+            "model": "A CPU",
+            "microarchitecture": "zen3",
+            "quota": None,
+            "threads": 2,
+            "features": ["avx2", "avx512_vnni"],
+        },
         "python": "3.11.7",
         "packages": {"onnxruntime": "1", "onnx": "2", "onnxsim": "3", "onnxslim": "4"},
     },
@@ -155,7 +161,7 @@ def test_losses_name_whatever_is_behind() -> None:
 @pytest.mark.parametrize("part", sorted(readme.PARTS))
 def test_a_part_names_the_machine_or_shows_the_raw_output(part: str) -> None:
     text = fill(part)
-    assert "A CPU (zen3), 2 CPUs" in text or part in {"transcript", "losses"}
+    assert "A CPU (zen3, avx512_vnni), 2 CPUs" in text or part in {"transcript", "losses"}
 
 
 def test_a_part_that_does_not_exist_is_refused() -> None:
