@@ -28,6 +28,7 @@ app.command("list")(cli.list_models)
 app.command("compile-time")(suites.compile_time_suite)
 app.command("lossless")(suites.lossless_suite)
 app.command("shipped")(suites.shipped_suite)
+app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)
 
 

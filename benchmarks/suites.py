@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from . import cli, compile_time, lossless, readme, shipped, store
+from . import cli, compile_time, lossless, readme, shipped, startup, store
 from .apart import CallError, apart
 from .corpus import CorpusModel
 
@@ -161,3 +161,14 @@ def _say(line: str) -> None:
 
 def _wrote(path: Path) -> None:
     _say(f"wrote {path}")
+
+
+def startup_suite(
+    runs: Annotated[int, typer.Option(help="Processes of each kind to time.")] = 15,
+) -> None:
+    """Time `onnxpress --help` against the --help of the smallest typer script."""
+    found = startup.measure(runs)
+    Console(highlight=False).print(
+        f"onnxpress --help {found.onnxpress * 1000:.0f} ms, the smallest typer script "
+        f"{found.smallest * 1000:.0f} ms: {found.ratio:.2f} times"
+    )
