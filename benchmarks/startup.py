@@ -1,4 +1,4 @@
-"""How long the command line takes to answer ``--help``, against the smallest that typer can make."""
+"""How long the command line takes to answer ``--help``, against the smallest typer script."""
 
 from __future__ import annotations
 
