@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
+from onnxpress.backends.serde import to_proto
 from onnxpress.backends.targets import Target
+from onnxpress.compiler.api import as_model
 from onnxpress.compiler.manager import PassManager
 from onnxpress.compiler.pipeline import preset
 
@@ -31,7 +32,7 @@ Compile: TypeAlias = Callable[[onnx.ModelProto], object]
 def onnxpress_level1(proto: onnx.ModelProto) -> object:
     """``-O 1`` without verification."""
     manager = PassManager(preset(1, Target("portable")), strict=True)
-    return ir.to_proto(manager.run(ir.from_proto(proto)).model)
+    return to_proto(manager.run(as_model(proto)).model)
 
 
 def _onnxsim(proto: onnx.ModelProto) -> object:

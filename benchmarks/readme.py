@@ -9,24 +9,20 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from . import store
 from .corpus import CorpusError
+from .tables import PARTS, Results
 
-Results: TypeAlias = dict[str, Any]
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 COMMAND = "onnxpress optimize benchmarks/models/mnist_resnet.onnx -o mnist_resnet.opt.onnx"
 _PART = re.compile(r"(<!-- measured: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_MOST = 8
-"""How many models the short table of lossless rewriting names."""
 
 
 def fill(page: str, load: Callable[[str], Results] = store.load) -> str:
@@ -64,206 +60,3 @@ def capture(command: str = COMMAND) -> Results:
     if done.returncode:
         raise CorpusError(f"{command} ended with {done.returncode}: {done.stdout}")
     return {"command": command, "output": [line.rstrip() for line in done.stdout.splitlines()]}
-
-
-def transcript(results: Results) -> str:
-    """What the first command prints."""
-    return "\n".join(["```text", f"$ {results['command']}", *results["output"], "```"])
-
-
-def shipped(results: Results) -> str:
-    """Every variant of every net."""
-    rows = [
-        [
-            row["net"].removeprefix("mnist_"),
-            row["variant"],
-            _speed(row["latency"]),
-            _change(row["bytes"], 1e3, "kB"),
-            _change(row["macs"], 1e6, "M"),
-            f"{100 * row['top1'][0]:.2f} → {100 * row['top1'][1]:.2f}",
-        ]
-        for row in results["rows"]
-    ]
-    head = ["net", "what was done", "speedup (95% interval)", "file", "MACs", "top-1, %"]
-    return _with_source(_table(head, rows, right=(2, 3, 4, 5)), results)
-
-
-def lossless(results: Results) -> str:
-    """All models in two lines, and those on which it does most."""
-    summary = [
-        [
-            f"`-O {level}`",
-            f"{len(rows)}",
-            f"{sum(row.get('verified') == 'ok' for row in rows)}",
-            f"{sum(len(row.get('quarantined', ())) for row in rows)}",
-            *(str(sum(_verdict(row) == verdict for row in rows)) for verdict in _VERDICTS),
-            f"{_mean(row['latency']['speedup'] for row in _timed(rows)):.2f}x",
-        ]
-        for level, rows in _levels(results).items()
-    ]
-    head = ["level", "models", "answers agree", "passes undone", *_VERDICTS, "geometric mean"]
-    best = sorted(
-        _timed(_levels(results)[max(_levels(results))]), key=lambda row: -row["latency"]["speedup"]
-    )
-    short = _models(best[:_MOST])
-    return _with_source(_table(head, summary, right=range(1, 8)), results) + f"\n\n{short}"
-
-
-def lossless_models(results: Results) -> str:
-    """Every model at every level."""
-    parts = [
-        f"`-O {level}`:\n\n{_models(rows)}" for level, rows in sorted(_levels(results).items())
-    ]
-    return _with_source("\n\n".join(parts), results)
-
-
-def compile_time(results: Results) -> str:
-    """The geometric means and the growth."""
-    peers, growth = results["ratios"], results["growth"]
-    packages = results["environment"]["packages"]
-    rows = [
-        [f"{peer} {packages[peer]}", f"{value:.2f}", str(_finished(results, peer))]
-        for peer, value in peers.items()
-    ]
-    head = ["onnxpress `-O 1` against", "time, geometric mean of ratios", "models both finish"]
-    table = _table(head, rows, right=(1, 2))
-    small, large = growth["nodes"]
-    note = (
-        f"From {small:,} to {large:,} nodes the time grows {growth['over_linear']:.2f} times as "
-        f"fast as the graph ({growth['seconds'][0]:.2f} s to {growth['seconds'][1]:.1f} s)."
-    )
-    return _with_source(f"{table}\n\n{note}", results)
-
-
-def compile_times(results: Results) -> str:
-    """Every model."""
-    names = ["onnxpress", *results["ratios"]]
-    rows = [
-        [
-            row["model"],
-            f"{row['nodes']:,}",
-            *(
-                f"{row['seconds'][name] * 1000:.0f}" if name in row["seconds"] else "fails"
-                for name in names
-            ),
-        ]
-        for row in results["rows"]
-    ]
-    head = ["model", "nodes", *(f"{name}, ms" for name in names)]
-    return _with_source(_table(head, rows, right=range(1, len(head))), results)
-
-
-def losses(lossless: Results, shipped: Results, compiling: Results) -> str:
-    """Everything in the results in which onnxpress is behind."""
-    return "\n".join(f"- {line}" for line in _losses(lossless, shipped, compiling))
-
-
-def _losses(lossless: Results, shipped: Results, compiling: Results) -> Iterator[str]:
-    for level, rows in _levels(lossless).items():
-        timed = _timed(rows)
-        same = sum(_verdict(row) == _VERDICTS[1] for row in timed)
-        yield f"`-O {level}` makes no significant difference on {same} of {len(rows)} models."
-        for row in timed:
-            if _verdict(row) == "slower":
-                yield f"`-O {level}` makes {row['model']} slower: {_speed(row['latency'])}."
-        for row in rows:
-            if "error" in row:
-                yield f"`-O {level}` fails on {row['model']}: {row['error']}."
-    for row in shipped["rows"]:
-        net, done = row["net"].removeprefix("mnist_"), row["variant"]
-        if row["latency"]["verdict"] == "slower":
-            yield f"{net}, {done}: slower, {_speed(row['latency'])}."
-        drop = 100 * (row["top1"][0] - row["top1"][1])
-        if drop > 0.5:
-            yield f"{net}, {done}: loses {drop:.2f} points of top-1."
-    for peer in compiling["ratios"]:
-        pairs = [
-            row["seconds"]["onnxpress"] / row["seconds"][peer]
-            for row in compiling["rows"]
-            if {"onnxpress", peer} <= row["seconds"].keys()
-        ]
-        slower = [one for one in pairs if one > 1]
-        if slower:
-            yield (
-                f"Compiling takes longer than {peer} does on {len(slower)} of {len(pairs)} models, "
-                f"{max(slower):.1f} times as long at worst."
-            )
-
-
-PARTS: Mapping[str, tuple[Sequence[str], Callable[..., str]]] = {
-    "transcript": (["transcript"], transcript),
-    "shipped": (["shipped"], shipped),
-    "lossless": (["lossless"], lossless),
-    "lossless-models": (["lossless"], lossless_models),
-    "compile-time": (["compile-time"], compile_time),
-    "compile-times": (["compile-time"], compile_times),
-    "losses": (["lossless", "shipped", "compile-time"], losses),
-}
-"""What can be marked: the suites that a part needs, and how it is written."""
-
-_VERDICTS = ("faster", "no significant difference", "slower")
-
-
-def _levels(results: Results) -> dict[int, list[Results]]:
-    levels: dict[int, list[Results]] = {}
-    for row in results["rows"]:
-        levels.setdefault(row["level"], []).append(row)
-    return levels
-
-
-def _timed(rows: Iterable[Results]) -> list[Results]:
-    return [row for row in rows if row.get("latency", {}).get("status") == "measured"]
-
-
-def _verdict(row: Results) -> str:
-    return str(row.get("latency", {}).get("verdict", "not measured"))
-
-
-def _models(rows: Iterable[Results]) -> str:
-    cells = [
-        [row["model"], row["error"], "", "", ""]
-        if "error" in row
-        else [
-            row["model"],
-            f"{row['nodes'][0]:,} → {row['nodes'][1]:,}",
-            _speed(row["latency"]),
-            _verdict(row),
-            row["verified"],
-        ]
-        for row in rows
-    ]
-    head = ["model", "nodes", "speedup (95% interval)", "verdict", "answers"]
-    return _table(head, cells, right=(1, 2))
-
-
-def _finished(results: Results, peer: str) -> int:
-    return sum({"onnxpress", peer} <= row["seconds"].keys() for row in results["rows"])
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.geometric_mean(list(values) or [1.0])
-
-
-def _speed(latency: Results) -> str:
-    if latency.get("status") != "measured":
-        return "not measured"
-    low, high = latency["ci95"]
-    return f"{latency['speedup']:.2f}x ({low:.2f} to {high:.2f})"
-
-
-def _change(pair: Sequence[float | None], unit: float, name: str) -> str:
-    if None in pair:
-        return "not known"
-    before, after = (f"{(one or 0) / unit:,.{1 if unit > 1e3 else 0}f}" for one in pair)
-    return f"{before} → {after} {name}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
-    aligned = set(right)
-    rule = ["---:" if index in aligned else "---" for index in range(len(head))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *rows])
-
-
-def _with_source(text: str, results: Results) -> str:
-    command = f"python -m benchmarks {results['suite']}"
-    return f"{text}\n\n<sub>Measured by `{command}` on {store.machine(results)}.</sub>"

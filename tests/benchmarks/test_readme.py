@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import readme, shipped, store
+from benchmarks import readme, shipped, store, tables
 from benchmarks.corpus import CorpusError, load_corpus
 
 LATENCY = {
@@ -116,6 +117,20 @@ def test_the_commands_of_the_readme_stand_there_as_they_are_typed() -> None:
     assert "pip install -e '.[test]' && pytest" in lines
 
 
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: str(page.relative_to(readme.ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    inside = [link for link in links if not link.startswith("http")]
+    assert len(inside) >= 4
+    for link in inside:
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve()
+        assert target.exists(), link
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {head.lower().replace(" ", "-") for head in heads}
+
+
 # --- how parts are written ---------------------------------------------------------------------
 
 
@@ -147,6 +162,16 @@ def test_compile_times_show_who_failed() -> None:
     assert "| b | 10 | 100 | fails |" in fill("compile-times")
 
 
+def test_a_glance_gives_the_whole_range() -> None:
+    assert fill("glance").splitlines() == [
+        "- **Int8**: 0.50 times as fast, files 3.78 times smaller, "
+        "top-1 at most 1.00 points lower.",
+        "- **Lossless, `-O 1`**: answers agree on 2 of 3 models, 0.50 to 2.00 times as fast, "
+        "1.00 in the geometric mean.",
+        "- **Compile time** at `-O 1`: 1.25 times onnxsim's (geometric means).",
+    ]
+
+
 def test_losses_name_whatever_is_behind() -> None:
     assert fill("losses").splitlines() == [
         "- `-O 1` makes no significant difference on 0 of 3 models.",
@@ -158,10 +183,10 @@ def test_losses_name_whatever_is_behind() -> None:
     ]
 
 
-@pytest.mark.parametrize("part", sorted(readme.PARTS))
+@pytest.mark.parametrize("part", sorted(tables.PARTS))
 def test_a_part_names_the_machine_or_shows_the_raw_output(part: str) -> None:
     text = fill(part)
-    assert "A CPU (zen3, avx512_vnni), 2 CPUs" in text or part in {"transcript", "losses"}
+    assert "A CPU (zen3, avx512_vnni), 2 CPUs" in text or part in {"transcript", "glance", "losses"}
 
 
 def test_a_part_that_does_not_exist_is_refused() -> None:

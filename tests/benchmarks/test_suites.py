@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from benchmarks import compile_time, shipped
+from benchmarks import compile_time, lossless, shipped
 from benchmarks.apart import CallError, apart
 from benchmarks.compile_time import CompileTimes
 from benchmarks.corpus import SHIPPED
@@ -129,3 +129,21 @@ def test_merging_is_timed_against_running_apart(tmp_path: Path) -> None:
     latency = shipped.against_apart(nets, single, seconds=0.2)
     assert latency["threads"] == 1
     assert latency["speedup"] > 1.3
+
+
+# --- lossless ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_model_is_rewritten_checked_and_timed_in_a_process_of_its_own() -> None:
+    row = lossless.measure("mnist-resnet", 1, limit=300)
+    assert (row["model"], row["level"], row["verified"]) == ("mnist-resnet", 1, "ok")
+    assert row["nodes"][1] < row["nodes"][0]
+    assert row["quarantined"] == {}
+    assert row["latency"]["status"] == "measured"
+    assert row["latency"]["threads"] == 1
+
+
+def test_a_model_that_takes_too_long_is_reported() -> None:
+    row = lossless.measure("mnist-resnet", 1, limit=0.01)
+    assert row == {"model": "mnist-resnet", "level": 1, "error": "no answer within 0.01 s"}
