@@ -63,14 +63,17 @@ class Moments:
         rows = self.rows + other.rows
         da, dy = other.input - self.input, other.target - self.target
         share = other.rows / rows
-        weight = self.rows * share
+        weighted = self.rows * share * da.swapaxes(1, 2)
+        gram, cross = self.gram + other.gram, self.cross + other.cross
+        gram += weighted @ da
+        cross += weighted @ dy
         return Moments(
             rows,
             self.input + share * da,
             self.target + share * dy,
-            self.gram + other.gram + weight * (da.swapaxes(1, 2) @ da),
-            self.cross + other.cross + weight * (da.swapaxes(1, 2) @ dy),
-            self.power + other.power + weight * dy * dy,
+            gram,
+            cross,
+            self.power + other.power + self.rows * share * dy * dy,
         )
 
     def solve(self, ridge: float, prior: Array) -> Solution:
@@ -81,9 +84,13 @@ class Moments:
         """
         size = self.gram.shape[1]
         scale = np.trace(self.gram, axis1=1, axis2=2)[:, np.newaxis, np.newaxis] / size
-        penalty = ridge * scale + np.finfo(np.float64).tiny ** 0.5
+        penalized = self.gram.copy()
+        diagonal = np.arange(size)
+        penalized[:, diagonal, diagonal] += (ridge * scale + np.finfo(np.float64).tiny ** 0.5)[
+            ..., 0
+        ]
         # Solving for the change from the prior is exact where nothing has to change.
-        change = np.linalg.solve(self.gram + penalty * np.eye(size), self.cross - self.gram @ prior)
+        change = np.linalg.solve(penalized, self.cross - self.gram @ prior)
         weight = prior + change
         bias = self.target - self.input @ weight
         variance = float(self.power.sum())

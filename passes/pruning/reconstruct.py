@@ -22,8 +22,19 @@ INPUTS = 8192
 """A layer with more inputs is left as it is: the moments of twice as many take 2 GB."""
 
 
+RIDGE = 0.01
+"""The penalty, relative to the variance of the inputs, where there are plenty of rows."""
+
+PLENTY = 5
+"""So many rows for each input: more make the penalty a matter of taste."""
+
 RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)
-"""Penalties to choose from, relative to the variance of the inputs."""
+"""Penalties to choose from where rows are few."""
+
+COARSE = (0.01, 1.0)
+"""Those for layers with more than :data:`MANY` inputs, where one solution takes seconds."""
+
+MANY = 2048
 
 HELD = 4
 """One of so many rows of each batch, the last ones, is held out to choose the penalty on."""
@@ -82,7 +93,8 @@ def solve_consumers(
         context: Runs the models; the seed of the choice of rows.
         data: Unlabelled samples.
         ridge: The penalty on changes of weights, relative to the variance of the inputs; 0
-            chooses one of :data:`RIDGES` for each layer, on samples held out.
+            leaves the choice to each layer: :data:`RIDGE` where there are plenty of rows, else
+            what does best on rows held out.
         samples: How many samples to read at most; 0 for all.
         result: Takes the consumers that are left as they are, with the reason.
 
@@ -142,9 +154,13 @@ def _solve(
         held = _added(held, inputs[:, cut:], targets[:, cut:])
     if known is None:
         raise DataError("there is no sample to fit the pruned model to")
-    if held is None:
-        return known.solve(ridge or RIDGES[-1], prior)
-    return (known + held).solve(ridge or best_ridge(known, held, prior, RIDGES), prior)
+    everything = known if held is None else known + held
+    if not ridge:
+        ridge = RIDGE
+        if held is not None and everything.rows < PLENTY * prior.shape[1]:
+            ridges = RIDGES if prior.shape[1] <= MANY else COARSE
+            ridge = best_ridge(known, held, prior, ridges)
+    return everything.solve(ridge, prior)
 
 
 def _added(moments: Moments | None, inputs: Array, targets: Array) -> Moments | None:
