@@ -179,7 +179,7 @@ class PruneChannels(Pass):
         least = work.total(masks)
         if least > budget + 0.5:
             raise PassError(
-                f"pruning keeps at least {(least + fixed) / before:.2f} of the "
+                f"pruning keeps at least {(least + fixed) / before:.3g} of the "
                 f"multiply-accumulates of this model, {self.macs} was asked for",
                 hint="the report says why channels are not free to go",
             )

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ..analysis.channel_labels import Labels
 from ..analysis.channels import ChannelGroup
 from ..analysis.macs import node_macs
-from ..graph import is_op
+from ..graph import constant_tensor, is_op
 from .importance import Scores
 from .slice import Mask
 
@@ -93,9 +93,16 @@ def _multiplied(node: ir.Node) -> list[tuple[int, int]]:
     if is_op(node, "Gemm"):
         return [(0, 1 if node.attributes.get_int("transA", 0) else 0), (1, 0), (1, 1)]
     if is_op(node, "MatMul"):
-        left, right = (len(value.shape or ()) if value else 0 for value in node.inputs)
+        left, right = (_rank(value) for value in node.inputs)
         return [(0, left - 2), (1, right - 2), (1, right - 1)]
     return []
+
+
+def _rank(value: ir.Value | None) -> int:
+    """A weight may come without a shape beside it."""
+    tensor = None if value is None else constant_tensor(value)
+    shape = tensor.shape if tensor is not None else value.shape if value is not None else None
+    return 0 if shape is None else len(shape)
 
 
 def select(

@@ -336,7 +336,7 @@ def test_a_pass_with_more_rules() -> None:
     """
     weights = {"w": normal(4, 8), "v": normal(8, 2)}
 
-    with pytest.raises(PassError, match=r"at least 1\.00"):
+    with pytest.raises(PassError, match="at least 1 of"):
         PruneChannels(reconstruct=False).rewrite(build(text, weights), Context())
     one = build(text, weights)
     PruneMine(reconstruct=False).rewrite(one, Context())

@@ -16,7 +16,7 @@ from onnxpress.passes.analysis.channels import channel_groups
 from onnxpress.passes.analysis.macs import macs, sized
 from onnxpress.passes.pruning.select import Extent, NodeWork, Scope, Work, select, work_of
 from onnxpress.passes.pruning.slice import Mask, cuts_of, slice_channels
-from tests.passes.pruning.helpers import networks
+from tests.passes.pruning.helpers import build, networks, normal
 
 
 def chain(*sizes: int) -> Work:
@@ -162,6 +162,19 @@ def test_the_budget_is_kept_and_used(
                 mask[back] = True
                 assert work.total(masks) > budget
                 mask[back] = False
+
+
+def test_weights_may_come_without_a_shape_beside_them() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 17]>
+    main (float[N,4] x) => (float[N,2] y) { a = MatMul (x, w)  y = MatMul (a, v) }
+    """
+    model = build(text, {"w": normal(4, 8), "v": normal(8, 2)})
+    for value in model.graph.initializers.values():
+        value.shape = None
+    groups = channel_groups(model, RULES).groups[:1]
+
+    assert work_of(model, sized(model), groups).total([np.arange(8) < 6]) == 6 * (4 + 2)
 
 
 @settings(deadline=None, max_examples=25)
