@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ...backends.errors import ModelError
 from ...backends.serde import has_map, hollow, to_proto
+from ..graph import graphs_of, values_in
 
 _WEIGHT = 1024
 """Bytes above which a constant is a weight: what shapes are computed from is smaller."""
@@ -95,6 +96,22 @@ def annotate_shapes(model: ir.Model) -> None:
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(f"shapes cannot be inferred: {error}") from error
     _apply(model.graph, inferred.graph)
+
+
+def add_missing_shapes(model: ir.Model) -> None:
+    """Give values that have no type or no shape what follows; what ``model`` says stays.
+
+    See :func:`annotate_shapes` for what is inferred. Where nothing can be inferred, nothing is
+    added.
+    """
+    try:
+        inferred = with_shapes(model)
+    except ModelError:
+        return  # whoever needs the shape of a value says that it has none
+    for ours, theirs in zip(graphs_of(model), graphs_of(inferred), strict=True):
+        for value, known in zip(values_in(ours), values_in(theirs), strict=True):
+            value.type = value.type or known.type
+            value.shape = known.shape if value.shape is None else value.shape
 
 
 def inferred_shapes(model: ir.Model) -> dict[ir.Value, ir.Shape]:

@@ -7,9 +7,9 @@ from functools import cache
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from ..graph import Names, graphs_of, subgraphs_of, values_in
+from ..analysis.shapes import add_missing_shapes
+from ..graph import Names, subgraphs_of
 from .convert import convert, refusal
 
 _STANDARD = frozenset({"", "ai.onnx"})
@@ -44,7 +44,7 @@ def raise_opset(model: ir.Model, target: int) -> int:
             if standard and _changed(node, version, target):
                 stale.setdefault(version, []).append(node)
     if stale:
-        _infer_shapes(model)
+        add_missing_shapes(model)
     names = Names(model)
     for version, nodes in stale.items():
         convert(nodes, version, target, names)
@@ -94,14 +94,3 @@ def _changed(node: ir.Node, version: int, target: int) -> bool:
     else:
         return True
     raise refusal(version, target, f"{node.op_type} {node.name!r}: {reason}")
-
-
-def _infer_shapes(model: ir.Model) -> None:
-    """Fill in types and shapes that the exporter left out, where they can be inferred."""
-    # On a copy: the pass takes initializers out while it works and may not put them back.
-    inferred = model.clone()
-    ShapeInferencePass(check_type=False, strict_mode=False)(inferred)
-    for ours, theirs in zip(graphs_of(model), graphs_of(inferred), strict=True):
-        for value, known in zip(values_in(ours), values_in(theirs), strict=True):
-            value.type = value.type or known.type
-            value.shape = known.shape if value.shape is None else value.shape

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from ...backends.errors import UsageError
 from ...backends.targets import Target
+from ..analysis.shapes import add_missing_shapes
 from ..base import Context, Contract, Pass, Result
 from ..errors import PassError
 from ..graph import is_op, nodes_of
@@ -107,7 +107,7 @@ class InsertQDQ(Pass):
             result.modified = True
             result.details["opset"] = [before, OPSET]
         if plan.kernels:
-            _infer_shapes(model)
+            add_missing_shapes(model)
             plan = find_plan(model.graph, self._unwanted, {})
             names = [value.name for value in plan.roots if value.name]
             observed = observe_ranges(model, names, context, context.data, self.samples)
@@ -179,16 +179,3 @@ def _decline_hidden(model: ir.Model, result: Result) -> None:
         if is_op(node, *WEIGHTED) and node.graph is not model.graph:
             where = "a function" if isinstance(node.graph, ir.Function) else "a subgraph"
             result.decline(node, because=f"it stands in {where}, where calibration cannot see")
-
-
-def _infer_shapes(model: ir.Model) -> None:
-    """Learn the shapes that ONNX Runtime will know, on a copy: the model gets what is new."""
-    clone = model.clone()
-    ShapeInferencePass(check_type=False, strict_mode=False)(clone)
-    known = {value.name: value for node in clone.graph for value in node.outputs}
-    for node in model.graph:
-        for value in node.outputs:
-            inferred = known.get(value.name)
-            if inferred is not None and (value.shape is None or value.type is None):
-                value.shape = value.shape or inferred.shape
-                value.type = value.type or inferred.type

@@ -12,7 +12,12 @@ import pytest
 from onnx import helper
 
 from onnxpress.backends.errors import ModelError
-from onnxpress.passes.analysis.shapes import annotate_shapes, inferred_shapes, with_shapes
+from onnxpress.passes.analysis.shapes import (
+    add_missing_shapes,
+    annotate_shapes,
+    inferred_shapes,
+    with_shapes,
+)
 
 HEADER = (
     '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1, "com.example" : 1, "f" : 1]>'
@@ -183,6 +188,32 @@ def test_maps_of_classifiers_have_no_shape() -> None:
     model.graph.outputs[0].shape = None
 
     assert shapes(with_shapes(model)) == {"a": "[N,3]", "y": "None"}
+
+
+def test_missing_shapes_are_added_and_others_stay() -> None:
+    model = build(
+        """(float[N,3] x, bool c) => (float[N,3] y) {
+          a = Neg (x)
+          b = Neg (a)
+          y = If (c) <then_branch = t () => (float[N,3] u) { i = Neg (b) u = Neg (i) },
+                      else_branch = e () => (float[N,3] v) { v = Neg (b) }>
+        }"""
+    )
+    model.graph[0].outputs[0].shape = ir.Shape([8, 3])
+
+    add_missing_shapes(model)
+
+    found = shapes(model)
+    assert (found["a"], found["b"], found["i"]) == ("[8,3]", "[N,3]", "[N,3]")
+
+
+def test_nothing_is_added_where_nothing_can_be_inferred() -> None:
+    model = build("(float[2,3] x) => (float[5] y) { a = Neg (x) y = not.imported (a) }")
+    before = ir.to_onnx_text(model)
+
+    add_missing_shapes(model)
+
+    assert ir.to_onnx_text(model) == before
 
 
 def test_inferred_shapes_are_by_value() -> None:

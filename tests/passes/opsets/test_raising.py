@@ -11,6 +11,7 @@ import pytest
 from onnxpress.backends.base import Array, SessionConfig
 from onnxpress.backends.errors import PassError
 from onnxpress.backends.ort import session_of
+from onnxpress.backends.serde import from_proto
 from onnxpress.passes.opsets import raise_opset
 
 OPERATORS = [
@@ -204,6 +205,20 @@ def test_a_subgraph_is_not_rewritten_from_outside() -> None:
 
     with pytest.raises(PassError, match="Scan '': it holds a subgraph"):
         raise_opset(build(text), 22)
+
+
+def test_a_classifier_that_answers_with_maps_is_raised() -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 12, "ai.onnx.ml" : 1]>
+        main (float[N,3] x) => (seq(map(int64, float)) y) {
+          p = Softmax (x)
+          y = ai.onnx.ml.ZipMap <classlabels_int64s = [0, 1, 2]> (p)
+        }"""
+    )
+    model = from_proto(proto)
+
+    assert raise_opset(model, 13) == 1
+    assert model.opset_imports == {"": 13, "ai.onnx.ml": 1}
 
 
 def test_a_raised_model_is_left_alone() -> None:

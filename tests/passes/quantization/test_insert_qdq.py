@@ -5,10 +5,13 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import onnx_ir as ir
 import pytest
 
 from onnxpress.backends.errors import DataError, PassError, UsageError
+from onnxpress.backends.serde import from_proto
 from onnxpress.backends.targets import Target
 from onnxpress.passes.base import Array, Context
 from onnxpress.passes.quantization.arithmetic import INT16_MAX, QMAX, worst_pairs
@@ -631,3 +634,19 @@ def test_it_needs_samples() -> None:
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="insert-qdq"):
         InsertQDQ(**options)
+
+
+def test_a_classifier_that_answers_with_maps(samples: type) -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 13, "ai.onnx.ml" : 1]>
+        main (float[b,16] x) => (seq(map(int64, float)) y) {
+          p = MatMul (x, m)
+          y = ai.onnx.ml.ZipMap <classlabels_int64s = [0, 1, 2, 3]> (p)
+        }"""
+    )
+    weight = normal(np.random.default_rng(0), (16, 4))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "m"))
+
+    result = quantize(from_proto(proto), samples)
+
+    assert result.details["kernels"] == {"MatMul": 1}
