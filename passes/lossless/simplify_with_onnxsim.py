@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from ...backends.errors import ModelError
-from ...backends.serde import from_proto, to_proto
+from ...backends.serde import Owner, from_proto, to_proto
 from ..analysis.cost import node_count, weight_bytes
 from ..base import Context, Pass, Result
 from ..errors import UsageError
@@ -56,7 +56,9 @@ class SimplifyWithOnnxsim(Pass):
             result.decline("the model", because=reason)
             return result
         try:
-            before = to_proto(model)
+            before = to_proto(model, replace=_at_hand)
+            # An older version wants constants to be inputs, where reading a model took them out.
+            before.ir_version = max(before.ir_version, 4)
             after = _simplified(before, self.max_growth)
             simpler = from_proto(after)
         except (RuntimeError, ValueError, TypeError, ModelError) as error:
@@ -94,6 +96,14 @@ def _unfit(model: ir.Model) -> str:
         if node.domain not in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
             return f"it has operators of the domain {node.domain}"
     return ""
+
+
+def _at_hand(_owner: Owner, tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
+    """The values of what lies in another file, which onnxsim would look for beside no model."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return None
+    [loaded] = ir.external_data.convert_tensors_from_external([tensor])
+    return loaded
 
 
 def _simplified(proto: onnx.ModelProto, max_growth: int) -> onnx.ModelProto:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -183,6 +185,32 @@ def test_inputs_and_outputs_stay_as_declared() -> None:
 
     declared = [str(value.shape) for value in (*model.graph.inputs, *model.graph.outputs)]
     assert declared == ["[N,4]", "[M,None]"]
+
+
+def test_weights_in_another_file_are_read(tmp_path: Path) -> None:
+    weight = np.linspace(-1, 1, 9, dtype=np.float32).reshape(3, 3)
+    text = MODEL.replace("Relu (b)", "MatMul (b, w)")
+    model = ir.from_onnx_text(text, initializers=[ir.tensor(weight, name="w")])
+    ir.save(model, tmp_path / "model.onnx", external_data="weights", size_threshold_bytes=0)
+    model = ir.load(tmp_path / "model.onnx")
+    assert isinstance(model.graph.initializers["w"].const_value, ir.ExternalTensor)
+
+    assert SimplifyWithOnnxsim().call(model).rewritten == ["the model"]
+
+    assert [node.op_type for node in model.graph] == ["MatMul"]
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(answer(model, x), x @ weight)
+
+
+def test_constants_of_an_old_ir_version_need_not_be_inputs() -> None:
+    text = MODEL.replace("ir_version: 9", "ir_version: 3").replace("17", "9")
+    weight = ir.tensor(np.ones((3, 3), np.float32), name="w")
+    model = ir.from_onnx_text(text.replace("Relu (b)", "MatMul (b, w)"), initializers=[weight])
+
+    assert SimplifyWithOnnxsim().call(model).rewritten == ["the model"]
+
+    assert [value.name for value in model.graph.inputs] == ["x"]
+    assert [node.op_type for node in model.graph] == ["MatMul"]
 
 
 def test_the_option_is_text_too() -> None:
