@@ -14,6 +14,7 @@ import onnx_ir as ir
 from ..backends.data import Data
 from ..backends.environment import environment
 from ..backends.errors import BackendError, DataError, VerificationError
+from ..backends.feeds import sizes_in
 from ..backends.targets import Target
 from ..passes.analysis import cost
 from ..passes.base import EXACT, Context, Contract
@@ -122,8 +123,7 @@ def compile_model(
     verified = _verified(model, run, settings) if settings.verify else NOT_VERIFIED
     latency = _latency(model, run, settings)
     both = (model, run.model)
-    accepted: list[dict[str, int]] = verified.get("sizes") or [{}]
-    sizes = accepted[0] | dict(settings.dims)
+    sizes = _sizes(model, verified, settings)
     report = Report(
         input="",
         output="",
@@ -139,6 +139,7 @@ def compile_model(
         seconds=time.perf_counter() - started,
         environment=environment(),
         operators=[cost.operators(one) for one in both],
+        sizes=sizes,
         warnings=_warnings(run, verified, latency),
     )
     return Outcome(run.model, report)
@@ -186,6 +187,18 @@ def _weakest(run: Run) -> Contract:
     # Each pass was held to its own floor; noises add up, so their sum gets 3 dB a doubling.
     floor = min(contract.min_sqnr_db for contract in loose) - 10 * math.log10(len(loose))
     return Contract(exact=False, changes=changes, min_sqnr_db=floor)
+
+
+def _sizes(model: ir.Model, verified: dict[str, Any], settings: Settings) -> dict[str, int]:
+    """The sizes to count at: those of one sample, else the first that the original accepted.
+
+    Raises:
+        DataError: There are no samples in the data.
+    """
+    if settings.data is None:
+        accepted: list[dict[str, int]] = verified.get("sizes") or [{}]
+        return accepted[0] | dict(settings.dims)
+    return sizes_in(model, timing_feeds(model, data=settings.data, dims=settings.dims))
 
 
 def _latency(model: ir.Model, run: Run, settings: Settings) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ..backends.errors import DataError
+from ..backends.feeds import dynamic_dims
 from ..backends.serde import MAP_TYPE, to_proto
 from ..passes.analysis import cost
 from .model_io import files_of, finished, warnings_of
@@ -30,8 +32,9 @@ def inspect(
         ``nodes`` (main graph and subgraphs, without ``Constant``), ``parameters``, ``bytes`` (of
         all its files), ``macs`` (``None`` if shapes are unknown), ``opset`` and ``opset_imports``,
         ``ir_version``, ``producer``, ``inputs`` and ``outputs`` (each name, type and shape; a
-        dimension is a number, a name or ``None``), ``operators`` (how often each stands in it),
-        ``functions``, ``metadata`` and ``warnings``.
+        dimension is a number, a name or ``None``), ``dynamic`` (the names by which sizes are
+        given), ``operators`` (how often each stands in it), ``functions``, ``metadata`` and
+        ``warnings``.
 
     Raises:
         ModelError: A file of the model has gone.
@@ -48,11 +51,20 @@ def inspect(
         "producer": f"{model.producer_name or ''} {model.producer_version or ''}".strip(),
         "inputs": _described(value for value in model.graph.inputs if value.name not in weights),
         "outputs": _described(model.graph.outputs),
+        "dynamic": _dynamic(model),
         "operators": cost.operators(model),
         "functions": [f"{domain}.{name}" for domain, name, _ in model.functions],
         "metadata": dict(model.metadata_props),
         "warnings": [*warnings_of(model), *_checker_says(model)],
     }
+
+
+def _dynamic(model: ir.Model) -> list[str]:
+    """The dynamic dimensions of the inputs, by the names that sizes are given by."""
+    try:
+        return [dim.name for dim in dynamic_dims(model)]
+    except DataError:  # an input is no tensor
+        return []
 
 
 def _described(values: Iterable[ir.Value]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -220,14 +220,28 @@ class _Progress:
         self.refused: set[Step] = set()
         self.verdict: Verdict | None = None
         self.rebased = False
+        self.total = 0
+
+    def tell(self, stage: str, record: PassRecord) -> None:
+        """Say what is being done about which of the passes."""
+        position = next(at for at, one in enumerate(self.records) if one is record)
+        self.context.progress(f"{record.name}: {stage}", position, self.total)
+
+    def naming(self, record: PassRecord) -> Context:
+        """The context for one pass: what it says of its progress comes with its name."""
+        outer = self.context.progress
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            outer(f"{record.name}: {stage}", done, total)
+
+        return replace(self.context, progress=tell)
 
     def run_all(self, pipeline: Pipeline) -> None:
-        total = sum(1 for _ in pipeline.steps())
+        self.total = sum(1 for _ in pipeline.steps())
         for item in pipeline:
             if isinstance(item, Fixpoint):
                 self.repeat(item)
                 continue
-            self.context.progress(item.name, len(self.records), total)
             record = _record(item)
             self.records.append(record)
             self.run_step(item, record)
@@ -261,11 +275,12 @@ class _Progress:
         return changed
 
     def attempt(self, step: Step, record: PassRecord) -> bool:
+        self.tell("rewriting", record)
         if self.scratch is None:
             self.scratch = self.kept.clone()
         started = time.perf_counter()
         try:
-            result = apply(step, self.scratch, self.context)
+            result = apply(step, self.scratch, self.naming(record))
             record.seconds += time.perf_counter() - started
             _note(record, result)
             if not result.modified:
@@ -284,6 +299,7 @@ class _Progress:
         checker = self.manager.checker
         if checker is None:
             return
+        self.tell("checking answers", record)
         contract = record.contract
         verdict = checker.check(model, contract)
         record.verified = verdict.status

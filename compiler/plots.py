@@ -7,7 +7,8 @@ from typing import Any
 
 from .report import Report
 
-_INK = "#888888"  # readable on white and on black
+_INK = "#012345"  # stands for the colour of the page's text, which only the page knows
+_BEFORE, _AFTER, _SPAN = "#8b959e", "#2f9e74", "#d97706"  # told apart on white and on black
 
 
 def latency_plot(report: Report) -> str:
@@ -17,16 +18,19 @@ def latency_plot(report: Report) -> str:
     """
     if report.latency["status"] != "measured":
         return ""
-    figure = _figure(height=1.6)
+    figure = _figure(height=1.7)
     if figure is None:
         return ""
     axes = figure.subplots()
     for row, name in enumerate(("after", "before")):
         one = report.latency[name]
-        axes.barh(row, one["median_ms"], color="#1a7f5a" if name == "after" else _INK, height=0.6)
-        axes.plot([one["p10_ms"], one["p90_ms"]], [row, row], color="#d97706", linewidth=3)
+        axes.barh(row, one["median_ms"], color=_AFTER if name == "after" else _BEFORE, height=0.6)
+        axes.plot([one["p10_ms"], one["p90_ms"]], [row, row], color=_SPAN, linewidth=2.5)
+        text = f" {one['median_ms']:.3f}"
+        axes.text(max(one["median_ms"], one["p90_ms"]), row, text, va="center", color=_INK)
+    axes.margins(x=0.18)
     axes.set_yticks([0, 1], ["after", "before"])
-    axes.set_xlabel("latency in ms: median, and 10th to 90th percentile")
+    axes.set_xlabel("ms")
     return _svg(figure, axes, "Latency before and after")
 
 
@@ -39,20 +43,25 @@ def operators_plot(report: Report, most: int = 12) -> str:
         return ""
     before, after = report.operators
     names = sorted(
-        {*before, *after}, key=lambda name: -max(before.get(name, 0), after.get(name, 0))
+        {*before, *after}, key=lambda name: (-max(before.get(name, 0), after.get(name, 0)), name)
     )
     shown = names[:most][::-1]
-    figure = _figure(height=0.8 + 0.32 * len(shown))
+    figure = _figure(height=0.9 + 0.36 * len(shown))
     if figure is None or not shown:
         return ""
     axes = figure.subplots()
-    rows = range(len(shown))
-    axes.barh([row + 0.2 for row in rows], [before.get(one, 0) for one in shown], 0.4, color=_INK)
-    axes.barh(
-        [row - 0.2 for row in rows], [after.get(one, 0) for one in shown], 0.4, color="#1a7f5a"
-    )
-    axes.set_yticks(list(rows), shown)
-    axes.set_xlabel("nodes: grey before, green after")
+    for offset, colour, label, counts in (
+        (0.2, _BEFORE, "before", before),
+        (-0.2, _AFTER, "after", after),
+    ):
+        rows = [row + offset for row in range(len(shown))]
+        values = [counts.get(one, 0) for one in shown]
+        bars = axes.barh(rows, values, 0.4, color=colour, label=label)
+        axes.bar_label(bars, padding=3, color=_INK, fontsize=8)
+    axes.margins(x=0.12)
+    axes.set_yticks(range(len(shown)), shown)
+    axes.set_xlabel("nodes")
+    axes.legend(frameon=False, labelcolor=_INK, loc="lower right")
     return _svg(figure, axes, "Operators before and after")
 
 
@@ -61,7 +70,7 @@ def _figure(height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    return Figure(figsize=(8, height), layout="constrained")
+    return Figure(figsize=(5.2, height), layout="constrained")
 
 
 def _svg(figure: Any, axes: Any, title: str) -> str:
@@ -73,5 +82,5 @@ def _svg(figure: Any, axes: Any, title: str) -> str:
     page = io.StringIO()
     figure.savefig(page, format="svg", transparent=True, metadata={"Date": None})
     svg = page.getvalue()
-    drawn = svg[svg.index("<svg") :]
+    drawn = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     return drawn.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

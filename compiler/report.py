@@ -1,4 +1,4 @@
-"""What a run reports, as data; how it is shown is :mod:`.render`'s."""
+"""What a run reports, as data; how it is told is :mod:`.report_text`'s."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ class Report:
     """Everything about one compilation, before and after.
 
     ``bytes`` counts the model's files where they were read or written, else the weights.
-    ``macs`` are multiply-accumulates of one run at the smallest size of each dynamic dimension,
-    ``None`` where shapes are unknown. ``verified`` and ``latency`` say so when they hold nothing:
+    ``macs`` are multiply-accumulates of one run at ``sizes`` of the dynamic dimensions (one sample
+    where there are samples, else the smallest inputs that were accepted), ``None`` where shapes are
+    unknown. ``verified`` and ``latency`` say so when they hold nothing:
     their ``status`` is then ``not-run`` or ``not-measured``, with a ``reason``.
     """
 
@@ -32,6 +33,7 @@ class Report:
     seconds: float
     environment: dict[str, Any]
     operators: list[dict[str, int]] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:

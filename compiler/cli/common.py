@@ -1,31 +1,43 @@
-"""What the commands share: the options they have in common, and the terminal they write to."""
+"""The options that commands have in common, and how their values are read."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from ...backends.errors import UsageError
+from .help import one_of
+from .terminal import Volume
 
-if TYPE_CHECKING:
-    from rich.console import Console
+# Spelled out rather than imported, because what defines it loads numpy, which no help page needs.
+TargetName: TypeAlias = Literal["portable", "cpu", "cuda"]
 
-    from ..compile import Progress
+INPUTS = "Inputs"
+REWRITING = "Rewriting"
+MEASURING = "Checking and timing"
+OUTPUT = "Output"
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model to read.")]
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write.")]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Where to write the result.",
+        rich_help_panel="Arguments",
+    ),
+]
 TargetOption = Annotated[
-    Literal["portable", "cpu", "cuda"] | None,
+    TargetName | None,
     typer.Option(
         "--target",
-        help="Where the result runs: any runtime, or ONNX Runtime on a CPU or an NVIDIA GPU.",
-        show_default="cpu",
+        metavar=one_of(TargetName),
+        help="Where the result will run: on any runtime, or in ONNX Runtime on a CPU (default) or "
+        "an NVIDIA GPU.",
+        rich_help_panel=REWRITING,
     ),
 ]
 Level = Annotated[
@@ -33,11 +45,22 @@ Level = Annotated[
     typer.Option(
         "-O",
         "--level",
+        metavar="0..3",
         min=0,
         max=3,
-        help="0 nothing, 1 lossless with standard operators, 2 lossless for the target, "
-        "3 as 2, settled by measuring.",
-        show_default="2",
+        help="How far to go: 0 not at all, 1 lossless with standard operators, 2 lossless for the "
+        "target (default), 3 as 2 until passes leave choices to be measured.",
+        rich_help_panel=REWRITING,
+    ),
+]
+PassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--passes",
+        metavar="TEXT",
+        help='A pipeline of your own instead of a level\'s, such as "fold-batch-norm,cleanup"; '
+        "`onnxpress passes` lists what there is.",
+        rich_help_panel=REWRITING,
     ),
 ]
 DataOption = Annotated[
@@ -46,59 +69,108 @@ DataOption = Annotated[
         "--data",
         metavar="DATA",
         help="Samples: an .npz keyed by input name, a folder of .npy or .npz, or module:function.",
+        rich_help_panel=INPUTS,
     ),
 ]
 Dims = Annotated[
     list[str] | None,
-    typer.Option("--dim", metavar="NAME=N", help="The size of a dynamic dimension; repeatable."),
-]
-Reports = Annotated[
-    list[Path] | None,
     typer.Option(
-        "--report", metavar="FILE", help="Also write a report: .json, .md or .html; repeatable."
+        "--dim",
+        metavar="NAME=N",
+        help="The size of a dynamic dimension; repeatable.",
+        rich_help_panel=INPUTS,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        min=0,
+        help="The root of every random choice (default 0).",
+        rich_help_panel=INPUTS,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Stop with an error at the first pass that is wrong, instead of undoing it.",
+        rich_help_panel=MEASURING,
+    ),
+]
+Reproduce = Annotated[
+    Path | None,
+    typer.Option(
+        "--reproduce",
+        metavar="DIR",
+        help="A folder in which each pass that is undone leaves the model it was wrong on.",
+        rich_help_panel=MEASURING,
     ),
 ]
 Verify = Annotated[
     bool | None,
     typer.Option(
         "--verify/--no-verify",
-        help="Check the answers against the original.",
-        show_default="verify",
+        help="Check the answers against the original after every pass (default).",
+        rich_help_panel=MEASURING,
     ),
 ]
 Time = Annotated[
     bool | None,
-    typer.Option("--time/--no-time", help="Measure latency before and after.", show_default="time"),
-]
-Threads = Annotated[
-    int, typer.Option("--threads", min=0, help="Threads for timing; 0 is ONNX Runtime's choice.")
-]
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", help="The root of every random choice.", show_default="0"),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
-]
-Force = Annotated[
-    bool, typer.Option("--force", help="Allow writing over the input.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and warnings.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Also print what was declined, and why.")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at the first pass that is wrong, with its error.")
-]
-SaveRepro = Annotated[
-    Path | None,
     typer.Option(
-        "--reproduce", metavar="DIR", help="Where a quarantined pass leaves a model that shows why."
+        "--time/--no-time",
+        help="Measure the latency before and after (default).",
+        rich_help_panel=MEASURING,
     ),
 ]
+Threads = Annotated[
+    int,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=0,
+        help="Threads for timing; 0 (default) leaves it to ONNX Runtime.",
+        rich_help_panel=MEASURING,
+    ),
+]
+Reports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Also write a report: .json, .md or .html; repeatable.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Allow writing over the input.", rich_help_panel=OUTPUT),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object on standard output, and nothing else there.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print warnings and errors only.", rich_help_panel=OUTPUT),
+]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT),
+]
 
-Volume: TypeAlias = Literal["quiet", "normal", "verbose"]
+
+def verbose(also: str) -> Any:
+    """The option ``--verbose`` of a command that then prints ``also`` as well."""
+    return typer.Option("--verbose", "-v", help=f"Also print {also}.", rich_help_panel=OUTPUT)
+
+
+Verbose = Annotated[bool, verbose("what was declined and why, and what passes report")]
 
 
 def volume(quiet: bool, verbose: bool) -> Volume:
@@ -141,44 +213,12 @@ def read_weights(text: str | None) -> tuple[float, ...] | None:
         raise UsageError(f"--weights {text}: expected numbers with commas between") from error
 
 
-def stdout() -> Console:
-    """The terminal for results. Colour follows ``NO_COLOR`` and whether this is a terminal."""
-    from rich.console import Console
+def read_macs(fraction: float | None) -> float | None:
+    """``--macs``, if it is a fraction.
 
-    return Console(highlight=False)
-
-
-def stderr() -> Console:
-    """The terminal for progress and warnings."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
-def print_json(value: Any) -> None:
-    """Print ``value`` as the one object on standard output; NaN and infinity become null."""
-    from ..write_report import finite
-
-    sys.stdout.write(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
-
-
-@contextmanager
-def progress_bar(show: bool) -> Iterator[Progress]:
-    """Progress on a terminal, by stages; none when piped or not wanted.
-
-    Yields a callable ``(stage, done, total)``; it costs next to nothing where nothing is shown.
+    Raises:
+        UsageError: It is not above 0 and at most 1.
     """
-    console = stderr()
-    if not show or not console.is_terminal:
-        yield lambda _stage, _done, _total: None
-        return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("starting", total=None)
-
-        def advance(stage: str, done: int, total: int | None) -> None:
-            bars.update(task, description=stage, completed=done, total=total)
-
-        yield advance
+    if fraction is not None and not 0 < fraction <= 1:
+        raise UsageError(f"--macs {fraction:g}: expected a fraction above 0 and at most 1")
+    return fraction

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import common
+from . import common, terminal
 
 
 def compare(
@@ -17,32 +17,38 @@ def compare(
     dim: common.Dims = None,
     seed: common.Seed = None,
     json: common.Json = False,
+    quiet: common.Quiet = False,
+    verbose: Annotated[bool, common.verbose("the sizes and sessions that were run")] = False,
     debug: common.Debug = False,
 ) -> None:
-    """Run A and B on the same inputs and show how far each output of B is from A's.
+    """Show how far the answers of B are from those of A.
 
-    Exits with 0 where all outputs are equal within the tolerance of their type, and with 8
-    where they are not.
+    Exits with 0 if all outputs are equal within the tolerance of their type, and with 8 if they
+    are not.
 
-    [bold]Example[/]
-
-    onnxpress compare model.onnx model.opt.onnx
+    Examples:
+        onnxpress compare model.onnx model.opt.onnx
+        onnxpress compare model.onnx model.int8.onnx --data samples.npz
     """
     del debug
+    volume = common.volume(quiet, verbose)
     dims = common.read_dims(dim)
-    from ...backends.data import open_data
-    from ...backends.errors import VerificationError
-    from ...backends.ort import specs_of
-    from ..compare import compare as compare_models
-    from ..model_io import load
-    from . import render
+    with terminal.progress(volume != "quiet" and not json) as progress:
+        from ...backends.data import open_data
+        from ...backends.errors import VerificationError
+        from ...backends.ort import specs_of
+        from ..compare import compare as compare_models
+        from ..model_io import load
+        from . import render
 
-    a, b = load(first), load(second)
-    samples = open_data(data, specs_of(a)) if data is not None else None
-    found = compare_models(a, b, data=samples, dims=dims, seed=seed or 0)
+        progress("reading", 0, None)
+        a, b = load(first), load(second)
+        samples = open_data(data, specs_of(a)) if data is not None else None
+        progress("running both", 0, None)
+        found = compare_models(a, b, data=samples, dims=dims, seed=seed or 0)
     if json:
-        common.print_json(found.to_json())
-    else:
-        render.comparison(common.stdout(), found)
+        terminal.print_json(found.to_json())
+    elif volume != "quiet":
+        render.comparison(terminal.stdout(), found, verbose=volume == "verbose")
     if not found.equal:
         raise typer.Exit(VerificationError.exit_code)

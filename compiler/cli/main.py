@@ -10,26 +10,28 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from ... import __version__
-from ...backends.errors import OnnxpressError
+from ...backends.errors import OnnxpressError, UsageError
 from . import bench, bisect, compare, doctor, inspect, merge, optimize, passes, prune, quantize
+from .help import Command, Group
 
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="onnxpress",
+    cls=Group,
     help="Make an ONNX model faster on your machine, checked against the original, and measured.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
+    invoke_without_command=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example: onnxpress optimize model.onnx -o model.opt.onnx",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`onnxpress COMMAND --help` shows a command's options, with examples.",
 )
 
 
@@ -41,24 +43,25 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     del version
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
-app.command("optimize")(optimize.optimize)
-app.command("quantize")(quantize.quantize)
-app.command("prune")(prune.prune)
-app.command("merge")(merge.merge)
-app.command("inspect")(inspect.inspect)
-app.command("compare")(compare.compare)
-app.command("bench")(bench.bench)
-app.command("bisect")(bisect.bisect)
-app.command("passes")(passes.passes)
-app.command("doctor")(doctor.doctor)
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Make a model better": (optimize.optimize, quantize.quantize, prune.prune, merge.merge),
+    "Look at models": (inspect.inspect, compare.compare, bench.bench, bisect.bisect),
+    "Look at onnxpress": (passes.passes, doctor.doctor),
+}
+for _panel, _functions in _COMMANDS.items():
+    for _function in _functions:
+        app.command(_function.__name__, cls=Command, rich_help_panel=_panel)(_function)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -81,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     if code == INTERRUPTED:  # typer's answer to KeyboardInterrupt
-        return _fail("interrupted", "nothing was written", INTERRUPTED, "Interrupted", as_json)
+        return _fail("interrupted", "", INTERRUPTED, "Interrupted", as_json)
     return code if isinstance(code, int) else 0
 
 
@@ -90,13 +93,8 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _unexpected(error: Exception, *, debug: bool, as_json: bool) -> int:
-    show = getattr(error, "show", None)
-    if callable(show) and hasattr(error, "exit_code"):
-        # An error of typer's own: wrong usage, shown with the usage line.
-        if as_json:
-            return _fail(str(error.format_message()), "", error.exit_code, "UsageError", True)  # type: ignore[attr-defined]
-        show()
-        return int(error.exit_code)
+    if hasattr(error, "format_message"):  # an error of typer's own: wrong usage
+        return _misused(error, as_json)
     if debug:
         traceback.print_exc()
     return _fail(
@@ -108,16 +106,26 @@ def _unexpected(error: Exception, *, debug: bool, as_json: bool) -> int:
     )
 
 
+def _misused(error: Any, as_json: bool) -> int:
+    # What validates types puts its own error's name first.
+    message = str(error.format_message()).replace("Value error, ", "").rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "onnxpress"
+    hint = f"`{command} --help` shows what there is"
+    return _fail(message, hint, UsageError.exit_code, "UsageError", as_json)
+
+
 def _fail(message: str, hint: str, code: int, kind: str, as_json: bool) -> int:
     if as_json:
         body = {"type": kind, "message": message, "hint": hint, "exit_code": code}
         sys.stdout.write(json.dumps({"error": body}) + "\n")
         return code
-    from rich.console import Console
-    from rich.markup import escape
+    from . import terminal
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[bold red]error:[/] {escape(message)}")
+    console = terminal.stderr()
+    terminal.message(console, "error", "bold red", message)
     if hint:
-        console.print(f"[cyan]hint:[/] {escape(hint)}")
+        # Left to the terminal to wrap, as it may be a command to copy.
+        console.print("[cyan]hint:[/] ", end="")
+        console.print(hint, markup=False, soft_wrap=True)
     return code

@@ -3,68 +3,78 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from ...backends.errors import UsageError
 from . import common
+from .help import one_of
+from .job import Job, start
+
+Combine: TypeAlias = Literal["mean", "weighted", "vote", "none"]
 
 
 def merge(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODELS...", help="The models to merge, two or more.")
+        list[Path],
+        typer.Argument(metavar="MODEL...", help="The ONNX models to merge, two or more."),
     ],
     output: common.Output,
     combine: Annotated[
-        Literal["mean", "weighted", "vote", "none"],
-        typer.Option(help="How the members' answers become one; none keeps them all."),
+        Combine,
+        typer.Option(
+            "--combine",
+            metavar=one_of(Combine),
+            help="How the models' answers become one (default mean); none keeps them all.",
+            rich_help_panel=common.REWRITING,
+        ),
     ] = "mean",
     weights: Annotated[
         str | None,
-        typer.Option(metavar="W,W,...", help="One weight a model, for --combine weighted."),
+        typer.Option(
+            "--weights",
+            metavar="W,W,...",
+            help="One weight a model, for --combine weighted.",
+            rich_help_panel=common.REWRITING,
+        ),
     ] = None,
     target: common.TargetOption = None,
     level: common.Level = None,
-    passes: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="A pipeline for the merged model instead of a level's."),
-    ] = None,
+    passes: common.PassesOption = None,
     data: common.DataOption = None,
     dim: common.Dims = None,
+    seed: common.Seed = None,
     verify: common.Verify = None,
     time: common.Time = None,
     threads: common.Threads = 0,
-    seed: common.Seed = None,
-    report: common.Reports = None,
     strict: common.Strict = False,
-    reproduce: common.SaveRepro = None,
-    json: common.Json = False,
+    reproduce: common.Reproduce = None,
+    report: common.Reports = None,
     force: common.Force = False,
+    json: common.Json = False,
     quiet: common.Quiet = False,
     verbose: common.Verbose = False,
     debug: common.Debug = False,
 ) -> None:
-    """Lay MODELS side by side over shared inputs and combine their answers in the graph.
+    """Make one graph of several models, with shared inputs and one answer.
 
     The merged model is then optimized like any other. Checking and timing compare the
     optimized model with the plain merged one.
 
-    [bold]Examples[/]
-
-    onnxpress merge a.onnx b.onnx c.onnx -o ensemble.onnx
-
-    onnxpress merge a.onnx b.onnx -o ensemble.onnx --combine weighted --weights 0.7,0.3
+    Examples:
+        onnxpress merge a.onnx b.onnx c.onnx -o ensemble.onnx
+        onnxpress merge a.onnx b.onnx -o both.onnx --combine weighted --weights 0.7,0.3
     """
     del debug
-    from .run import Job, merge_job
-
-    merge_job(
-        models,
-        combine,
-        common.read_weights(weights),
+    if len(models) < 2:
+        raise UsageError("merge takes two models or more")
+    start(
         Job(
-            model=models[0],
+            models=tuple(models),
             output=output,
+            combine=combine,
+            weights=common.read_weights(weights),
             target=target,
             level=level,
             passes=passes,
@@ -80,5 +90,5 @@ def merge(
             json=json,
             force=force,
             volume=common.volume(quiet, verbose),
-        ),
+        )
     )

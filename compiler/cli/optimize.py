@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from . import common
+from .help import one_of
+from .job import Job, start
+
+Scheme: TypeAlias = Literal["int8"]
 
 
 def optimize(
@@ -15,52 +19,60 @@ def optimize(
     output: common.Output,
     target: common.TargetOption = None,
     level: common.Level = None,
-    passes: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="A pipeline of your own instead of a level's."),
-    ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A TOML file that holds these options.")
-    ] = None,
-    data: common.DataOption = None,
-    dim: common.Dims = None,
+    passes: common.PassesOption = None,
     quantize: Annotated[
-        Literal["int8"] | None,
-        typer.Option(help="Quantize weights and activations after optimizing; needs --data."),
+        Scheme | None,
+        typer.Option(
+            "--quantize",
+            metavar=one_of(Scheme),
+            help="Quantize weights and activations after optimizing; needs --data.",
+            rich_help_panel=common.REWRITING,
+        ),
     ] = None,
     macs: Annotated[
         float | None,
-        typer.Option(metavar="F", help="Prune to this fraction of the MACs; needs --data."),
+        typer.Option(
+            "--macs",
+            metavar="F",
+            help="Prune to this fraction of the multiply-accumulates; needs --data.",
+            rich_help_panel=common.REWRITING,
+        ),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="A TOML file with options; the command line goes before it.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    data: common.DataOption = None,
+    dim: common.Dims = None,
+    seed: common.Seed = None,
     verify: common.Verify = None,
     time: common.Time = None,
     threads: common.Threads = 0,
-    seed: common.Seed = None,
-    report: common.Reports = None,
     strict: common.Strict = False,
-    reproduce: common.SaveRepro = None,
-    json: common.Json = False,
+    reproduce: common.Reproduce = None,
+    report: common.Reports = None,
     force: common.Force = False,
+    json: common.Json = False,
     quiet: common.Quiet = False,
     verbose: common.Verbose = False,
     debug: common.Debug = False,
 ) -> None:
-    """Make MODEL faster, check that its answers stay the same, and measure the gain.
+    """Make MODEL faster, check that its answers stay the same, and measure it.
 
-    [bold]Examples[/]
-
-    onnxpress optimize model.onnx -o model.opt.onnx
-
-    onnxpress optimize model.onnx -o small.onnx --passes "fold-batch-norm,cleanup"
-
-    onnxpress optimize model.onnx -o model.int8.onnx --quantize int8 --data samples.npz
+    Examples:
+        onnxpress optimize model.onnx -o model.opt.onnx
+        onnxpress optimize model.onnx -o small.onnx --passes "fold-batch-norm,cleanup"
+        onnxpress optimize model.onnx -o fast.onnx --quantize int8 --data samples.npz
     """
     del debug
-    from .run import Job, run_job
-
-    run_job(
+    start(
         Job(
-            model=model,
+            models=(model,),
             output=output,
             target=target,
             level=level,
@@ -69,7 +81,7 @@ def optimize(
             data=data,
             dims=common.read_dims(dim),
             quantize=quantize,
-            macs=macs,
+            macs=common.read_macs(macs),
             verify=verify,
             time=time,
             threads=threads,

@@ -2,67 +2,89 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from . import common
+from .help import one_of
+from .job import Job, start
+
+Criterion: TypeAlias = Literal["l2", "l1", "random"]
+Scope: TypeAlias = Literal["global", "uniform"]
 
 
 def prune(
     model: common.Model,
     output: common.Output,
     macs: Annotated[
-        float, typer.Option(metavar="F", help="The fraction of multiply-accumulates to keep.")
+        float,
+        typer.Option(
+            "--macs",
+            metavar="F",
+            help="The fraction of multiply-accumulates to keep, such as 0.5.",
+            rich_help_panel=common.REWRITING,
+        ),
     ],
-    data: common.DataOption = None,
     criterion: Annotated[
-        Literal["l2", "l1", "random"], typer.Option(help="What makes a channel important.")
+        Criterion,
+        typer.Option(
+            "--criterion",
+            metavar=one_of(Criterion),
+            help="What makes a channel important: the norm of its weights (default l2), or chance.",
+            rich_help_panel=common.REWRITING,
+        ),
     ] = "l2",
     scope: Annotated[
-        Literal["global", "uniform"],
-        typer.Option(help="Take channels wherever they matter least, or evenly from all groups."),
+        Scope,
+        typer.Option(
+            "--scope",
+            metavar=one_of(Scope),
+            help="Take channels wherever they matter least (default), or evenly everywhere.",
+            rich_help_panel=common.REWRITING,
+        ),
     ] = "global",
     reconstruct: Annotated[
         bool,
         typer.Option(
             "--reconstruct/--no-reconstruct",
-            help="Re-solve the layers that read pruned channels by least squares; needs --data.",
+            help="Fit the layers that lost inputs to what they gave before (default); "
+            "needs --data.",
+            rich_help_panel=common.REWRITING,
         ),
     ] = True,
     target: common.TargetOption = None,
     level: common.Level = None,
+    data: common.DataOption = None,
     dim: common.Dims = None,
+    seed: common.Seed = None,
     verify: common.Verify = None,
     time: common.Time = None,
     threads: common.Threads = 0,
-    seed: common.Seed = None,
-    report: common.Reports = None,
     strict: common.Strict = False,
-    reproduce: common.SaveRepro = None,
-    json: common.Json = False,
+    reproduce: common.Reproduce = None,
+    report: common.Reports = None,
     force: common.Force = False,
+    json: common.Json = False,
     quiet: common.Quiet = False,
     verbose: common.Verbose = False,
     debug: common.Debug = False,
 ) -> None:
-    """Remove whole channels of MODEL until the given fraction of its work is left.
+    """Remove whole channels of MODEL until a fraction of its work is left.
 
-    Needs a few hundred unlabelled samples, which the remaining weights are fitted to.
+    Optimizes first, as `onnxpress optimize` does. Needs --data: a few hundred unlabelled samples,
+    which the remaining weights are fitted to.
 
-    [bold]Example[/]
-
-    onnxpress prune model.onnx -o model.half.onnx --data samples.npz --macs 0.5
+    Examples:
+        onnxpress prune model.onnx -o model.half.onnx --macs 0.5 --data samples.npz
     """
     del debug
-    from .run import Job, run_job
-
-    options = f"macs={macs},criterion={criterion},scope={scope}"
+    options = f"macs={common.read_macs(macs)},criterion={criterion},scope={scope}"
     if not reconstruct:
         options += ",reconstruct=false"
-    run_job(
+    start(
         Job(
-            model=model,
+            models=(model,),
             output=output,
             extra=f"fold-batch-norm,prune-channels{{{options}}},cleanup",
             data=data,

@@ -2,53 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from . import common
+from .help import one_of
+from .job import Job, start
+
+Scheme: TypeAlias = Literal["int8"]
+Method: TypeAlias = Literal["minmax"]
 
 
 def quantize(
     model: common.Model,
     output: common.Output,
-    data: common.DataOption = None,
     scheme: Annotated[
-        Literal["int8"], typer.Option(help="How weights and activations are stored.")
+        Scheme,
+        typer.Option(
+            "--scheme",
+            metavar=one_of(Scheme),
+            help="How weights and activations are stored.",
+            rich_help_panel=common.REWRITING,
+        ),
     ] = "int8",
     method: Annotated[
-        Literal["minmax"], typer.Option(help="How the ranges of activations are found.")
+        Method,
+        typer.Option(
+            "--method",
+            metavar=one_of(Method),
+            help="How the range of an activation follows from the samples.",
+            rich_help_panel=common.REWRITING,
+        ),
     ] = "minmax",
     target: common.TargetOption = None,
     level: common.Level = None,
+    data: common.DataOption = None,
     dim: common.Dims = None,
+    seed: common.Seed = None,
     verify: common.Verify = None,
     time: common.Time = None,
     threads: common.Threads = 0,
-    seed: common.Seed = None,
-    report: common.Reports = None,
     strict: common.Strict = False,
-    reproduce: common.SaveRepro = None,
-    json: common.Json = False,
+    reproduce: common.Reproduce = None,
+    report: common.Reports = None,
     force: common.Force = False,
+    json: common.Json = False,
     quiet: common.Quiet = False,
     verbose: common.Verbose = False,
     debug: common.Debug = False,
 ) -> None:
-    """Quantize MODEL to 8-bit integers where the target has integer kernels.
+    """Run MODEL on 8-bit integers wherever the target has kernels for that.
 
-    Needs a few hundred unlabelled samples, which only find the ranges of activations.
+    Optimizes first, as `onnxpress optimize` does. Needs --data: a few hundred unlabelled samples,
+    which only find the ranges of activations.
 
-    [bold]Example[/]
-
-    onnxpress quantize model.onnx -o model.int8.onnx --data samples.npz
+    Examples:
+        onnxpress quantize model.onnx -o model.int8.onnx --data samples.npz
     """
     del debug
-    from .run import Job, run_job
-
-    run_job(
+    start(
         Job(
-            model=model,
+            models=(model,),
             output=output,
             extra=f"fold-batch-norm,insert-qdq{{scheme={scheme},method={method}}}",
             data=data,

@@ -4,143 +4,189 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from ..bisect import BisectReport
 from ..compare import Comparison
 from ..manager import PassRecord
 from ..report import Report
-from ..write_report import latency_text, sizes, verified_text
+from ..report_text import (
+    detail_texts,
+    dims_text,
+    latency_text,
+    quantity,
+    sizes,
+    verified_text,
+)
+from . import terminal
+from .job import Job
 
 _STYLES = {"ok": "green", "no-change": "dim", "quarantined": "bold red", "skipped": "yellow"}
+_HEADS = ("pass", "rewritten", "declined", "nodes", "time")
+_NARROW = 80
+_EQUALITY = {
+    "ok": "[green]equal[/]",
+    "failed": "[bold red]not equal[/]",
+    "not-comparable": "[yellow]not comparable[/]",
+}
+_VERDICTS = {"faster": "green", "slower": "bold red"}
 
 
-def warnings(console: Console, report: Report) -> None:
-    """Print what the user should know even when nothing else is printed."""
-    for warning in report.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-
-
-def report(console: Console, report: Report, *, verbose: bool = False) -> None:
+def report(console: Console, found: Report, job: Job) -> None:
     """Print the passes, the sizes, whether the answers agree and the latency.
 
-    ``verbose`` adds every reason for which something was declined.
+    A verbose job shows every pass, every reason for which something was declined, and what
+    passes report besides.
     """
-    console.print(passes_table(report.passes))
+    verbose = job.volume == "verbose"
+    records = [one for one in found.passes if verbose or _told(one)]
+    if records:
+        console.print(passes_table(records, narrow=console.width < _NARROW))
+    told = {one.name for one in records}
+    idle = list(dict.fromkeys(one.name for one in found.passes if one.name not in told))
+    if idle:
+        console.print(f"no change: {escape(', '.join(idle))}", style="dim")
     if verbose:
-        for record in report.passes:
-            for reason, count in record.declined.most_common():
-                console.print(f"  {record.name} declined {count}: {escape(reason)}", style="dim")
-    console.print(sizes_table(report))
-    console.print(verified_line(report.verified), soft_wrap=True)
-    console.print(latency_line(report.latency), soft_wrap=True)
-    if report.output:
-        console.print(
-            f"[bold]wrote[/]    {escape(report.output)} in {report.seconds:.1f} s", soft_wrap=True
-        )
+        _print_details(console, found.passes)
+    console.print()
+    console.print(sizes_table(found))
+    if found.sizes and found.macs[0] is not None:
+        console.print(f"MACs at {escape(dims_text(found.sizes))}", style="dim")
+    console.print()
+    rows = [
+        ("answers", verified_line(found.verified)),
+        ("latency", latency_line(found.latency)),
+        ("wrote", f"{escape(found.output)} in {found.seconds:.1f} s"),
+    ]
+    if job.reports:
+        rows.append(("report", escape(", ".join(map(str, job.reports)))))
+    console.print(terminal.facts(rows))
 
 
-def passes_table(records: list[PassRecord]) -> Table:
-    """One row a pass: what it rewrote, what it declined, and what became of it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("pass")
-    for name in ("rewritten", "declined", "nodes", "time"):
-        table.add_column(name, justify="right")
-    table.add_column("status")
+def _told(record: PassRecord) -> bool:
+    """Whether there is anything to tell of a pass but that it found nothing to do."""
+    return record.status != "no-change" or bool(record.declined)
+
+
+def _print_details(console: Console, records: list[PassRecord]) -> None:
+    for record in records:
+        rows: list[tuple[str, str]] = [
+            (f"declined {count}", escape(reason)) for reason, count in record.declined.most_common()
+        ]
+        rows += [(name, escape(text)) for name, text in detail_texts(record.details)]
+        if rows:
+            console.print(f"\n{escape(record.name)}", style="bold")
+            console.print(Padding(terminal.facts(rows, style=""), (0, 0, 0, 2)), style="dim")
+
+
+def passes_table(records: list[PassRecord], *, narrow: bool = False) -> Table:
+    """One row a pass: what it rewrote, what it declined, and what became of it.
+
+    A ``narrow`` table has room for what was rewritten only.
+    """
+    heads = ("pass", "rewritten", "nodes") if narrow else _HEADS
+    table = terminal.columns(*heads, wide="status")
     for record in records:
         before, after = record.nodes
         status = f"[{_STYLES[record.status]}]{record.status}[/]"
-        if record.reason:
+        if record.status == "skipped":
             status += f": {escape(record.reason)}"
-        table.add_row(
-            escape(record.name),
-            str(record.rewritten or ""),
-            str(record.declined.total() or ""),
-            f"{before} → {after}" if record.modified else "",
-            f"{record.seconds * 1000:.0f} ms",
-            status,
-        )
+        cells = {
+            "pass": escape(record.name),
+            "rewritten": str(record.rewritten or "") if record.modified else "",
+            "declined": str(record.declined.total() or ""),
+            "nodes": f"{before:,} → {after:,}" if record.modified else "",
+            "time": f"{record.seconds * 1000:,.0f} ms",
+        }
+        style = "dim" if record.status == "no-change" else ""
+        table.add_row(*(cells[head] for head in heads), status, style=style)
     return table
 
 
-def sizes_table(report: Report) -> Table:
+def sizes_table(found: Report) -> Table:
     """Nodes, parameters, multiply-accumulates and bytes, before and after."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    for _ in range(3):
-        table.add_column(justify="right")
-    for name, before, after, change in sizes(report):
-        table.add_row(name, before, f"→ {after}", change)
+    table = terminal.columns("", "before", "after", "change")
+    table.columns[0].style = "bold"
+    for row in sizes(found):
+        table.add_row(*row)
     return table
 
 
 def verified_line(verified: dict[str, Any]) -> str:
     """Whether the answers agree, in one line."""
     colour = {"ok": "green", "failed": "bold red"}.get(verified["status"], "yellow")
-    return f"[bold]answers[/]  [{colour}]{escape(verified_text(verified))}[/]"
+    return f"[{colour}]{escape(verified_text(verified))}[/]"
 
 
 def latency_line(latency: dict[str, Any]) -> str:
     """The measured latency before and after, with its interval, in one line."""
-    colour = {"faster": "green", "slower": "bold red"}.get(latency.get("verdict", ""), "yellow")
-    return f"[bold]latency[/]  [{colour}]{escape(latency_text(latency))}[/]"
+    colour = _VERDICTS.get(latency.get("verdict", ""), "yellow")
+    return f"[{colour}]{escape(latency_text(latency))}[/]"
 
 
-def comparison(console: Console, found: Comparison) -> None:
-    """Print how far each output is from the reference's."""
-    facts = found.to_json()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("output")
-    heads = {
-        "max_abs": "largest difference",
-        "max_rel": "relative",
-        "sqnr_db": "SQNR dB",
-        "cosine": "cosine",
-        "top1_agreement": "same top-1",
-    }
-    for head in heads.values():
-        table.add_column(head, justify="right")
-    for name, one in facts["outputs"].items():
-        table.add_row(escape(name), *(_number(one.get(key)) for key in heads))
+def comparison(console: Console, found: Comparison, *, verbose: bool = False) -> None:
+    """Print how far each output is from the reference's; ``verbose`` adds what was run."""
+    checked = found.to_json()
+    heads = {"max. abs.": "max_abs", "SQNR, dB": "sqnr_db"}
+    if console.width >= _NARROW:
+        heads |= {"max. rel.": "max_rel", "cosine": "cosine"}
+    table = terminal.columns("output", *heads, "same top-1", wide="")
+    for name, one in checked["outputs"].items():
+        ran = found.verification.outputs[name].fidelity.elements
+        numbers = [_number(one[key]) if ran else "" for key in heads.values()]
+        share = one["top1_agreement"]
+        status = _EQUALITY[one["status"]] if ran else "[yellow]not run[/]"
+        table.add_row(escape(name), *numbers, "" if share is None else f"{share:.1%}", status)
     console.print(table)
-    for note in (*facts["notes"], *facts["not_run"]):
-        console.print(f"[yellow]note:[/] {escape(str(note))}", soft_wrap=True)
+    console.print()
     colour, word = ("green", "equal") if found.equal else ("bold red", "not equal")
     reason = f": {escape(found.reason)}" if found.reason else ""
-    console.print(
-        f"[{colour}]{word} within the tolerance of the type[/]{reason}, {facts['cases']} runs",
-        soft_wrap=True,
-    )
+    rows = [
+        ("verdict", f"[{colour}]{word}[/] within the tolerance of the type{reason}"),
+        *(("note", escape(str(note))) for note in checked["notes"]),
+        *(("not run", escape(str(note))) for note in checked["not_run"]),
+        *(("only in A", escape(name)) for name in checked["only_first"]),
+        *(("only in B", escape(name)) for name in checked["only_second"]),
+        ("runs", str(checked["cases"])),
+    ]
+    if verbose:
+        runs = dict.fromkeys(dims_text(one) for one in checked["sizes"])
+        rows += [("at", escape(text or "fixed sizes")) for text in runs]
+        rows.append(("B's optimizations", escape(", ".join(checked["sessions"]))))
+    console.print(terminal.facts(rows))
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def facts(console: Console, found: dict[str, Any]) -> None:
-    """Print what :func:`~..inspect.inspect` found in a model."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
-    macs = "not known" if found["macs"] is None else f"{found['macs']:,}"
-    rows = [
+def facts(console: Console, found: dict[str, Any], *, verbose: bool = False) -> None:
+    """Print what :func:`~..inspect.inspect` found; ``verbose`` adds opsets and metadata."""
+    macs = "not known: shapes do not follow from those of the inputs"
+    counts = [f"{name} {count}" for name, count in found["operators"].items()]
+    rows: list[tuple[str, RenderableType]] = [
         ("nodes", f"{found['nodes']:,}"),
-        ("parameters", f"{found['parameters']:,}"),
-        ("MACs", macs),
-        ("bytes", f"{found['bytes']:,}"),
+        ("parameters", quantity(found["parameters"])),
+        ("MACs", macs if found["macs"] is None else quantity(found["macs"])),
+        ("file size", quantity(found["bytes"], "B")),
         ("opset", f"{found['opset']} (IR version {found['ir_version']})"),
-        ("producer", found["producer"] or "not said"),
-        *(("input", _value_text(one)) for one in found["inputs"]),
-        *(("output", _value_text(one)) for one in found["outputs"]),
-        ("operators", ", ".join(f"{name} {count}" for name, count in found["operators"].items())),
+        ("producer", escape(found["producer"] or "not said")),
+        *(("input", escape(_value_text(one))) for one in found["inputs"]),
+        *(("output", escape(_value_text(one))) for one in found["outputs"]),
+        ("dynamic", escape(", ".join(found["dynamic"]) or "none, all sizes are fixed")),
+        ("operators", Columns(map(escape, counts), padding=(0, 3))),
     ]
-    for name, text in rows:
-        table.add_row(name, escape(text))
-    console.print(table)
-    for warning in found["warnings"]:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    if found["functions"]:
+        rows.append(("functions", escape(", ".join(found["functions"]))))
+    if verbose:
+        opsets = [f"{name or 'ai.onnx'} {n}" for name, n in found["opset_imports"].items()]
+        rows.append(("opsets", escape(", ".join(opsets))))
+        rows += [("metadata", escape(f"{k}: {v}")) for k, v in found["metadata"].items()]
+    console.print(terminal.facts(rows))
 
 
 def _value_text(value: dict[str, Any]) -> str:
@@ -151,19 +197,22 @@ def _value_text(value: dict[str, Any]) -> str:
     return f"{value['name']}: {value['type']} [{dims}]"
 
 
-def bisection(console: Console, found: BisectReport) -> None:
-    """Print which pass is guilty, if any."""
-    console.print(f"[bold]steps that changed the model:[/] {escape(', '.join(found.steps))}")
+def bisection(console: Console, found: BisectReport, *, verbose: bool = False) -> None:
+    """Print which pass is guilty, if any; ``verbose`` adds how many models were compared."""
+    rows = [("changed by", escape(", ".join(found.steps) or "none"))]
     if found.status == "found":
-        console.print(f"[bold red]guilty:[/] {escape(found.guilty)}", soft_wrap=True)
-        console.print(f"[bold]reason:[/] {escape(found.reason)}", soft_wrap=True)
+        rows += [
+            ("guilty", f"[bold red]{escape(found.guilty)}[/]"),
+            ("reason", escape(found.reason)),
+        ]
     elif found.status == "not-run":
-        console.print(f"[yellow]not checked:[/] {escape(found.reason)}", soft_wrap=True)
+        rows.append(("not checked", f"[yellow]{escape(found.reason)}[/]"))
     else:
-        console.print("[green]no pass changes the answers[/]")
+        rows.append(("guilty", "[green]none, no pass changes the answers[/]"))
     if found.reduced is not None:
         before, after = found.reduced.nodes
-        console.print(
-            f"[bold]reduced:[/] {before} → {after} nodes, {escape(', '.join(found.files))}",
-            soft_wrap=True,
-        )
+        files = escape(", ".join(found.files))
+        rows.append(("reduced", f"{before:,} → {after:,} nodes, in {files}"))
+    if verbose:
+        rows.append(("comparisons", str(found.checks)))
+    console.print(terminal.facts(rows))

@@ -40,6 +40,7 @@ def test_a_shipped_model() -> None:
         "producer": "pytorch 2.14.1",
         "inputs": [{"name": "image", "type": "float", "shape": ["batch", 1, 28, 28]}],
         "outputs": [{"name": "logits", "type": "float", "shape": ["batch", 10]}],
+        "dynamic": ["batch"],
         "functions": [],
         "metadata": {},
         "warnings": [],

@@ -13,7 +13,7 @@ import pytest
 from onnxpress.backends.errors import OutputError, UsageError
 from onnxpress.compiler.manager import PassRecord
 from onnxpress.compiler.report import Report
-from onnxpress.compiler.write_report import latency_text, verified_text, write_report
+from onnxpress.compiler.write_report import write_report
 
 LATENCY = {"median_ms": 2.0, "p10_ms": 1.9, "p90_ms": 2.2, "p99_ms": 2.5, "runs": 100}
 
@@ -37,10 +37,32 @@ def report() -> Report:
                 rewritten=2,
                 declined=Counter({"it is <odd> | strange": 3}),
                 nodes=(10, 8),
+                bytes=(1000, 900),
+                details={
+                    "evaluated": 2,
+                    "ranges": {f"value<{n}>": [0.0, n / 3] for n in range(150)},
+                    "empty": {},
+                },
             ),
-            PassRecord("wrong", {}, status="quarantined", reason="the answers differ"),
+            PassRecord(
+                "wrong",
+                {},
+                status="quarantined",
+                reason="the answers differ",
+                reproduction="repro/03-wrong.onnx",
+            ),
         ],
-        verified={"status": "ok", "reason": "", "cases": 3, "max_abs": 1e-6, "sqnr_db": 130.0},
+        verified={
+            "status": "ok",
+            "reason": "",
+            "cases": 3,
+            "max_abs": 1e-6,
+            "sqnr_db": 130.0,
+            "outputs": {
+                "y": {"status": "ok", "reason": "", "max_abs": 1e-6, "top1_agreement": 0.975},
+                "z": {"status": "not-comparable", "reason": "it is random", "max_abs": None},
+            },
+        },
         latency={
             "status": "measured",
             "before": LATENCY,
@@ -87,7 +109,7 @@ def test_markdown_tables_hold_together(tmp_path: Path) -> None:
         widths = {line.replace("\\|", "").count("|") for line in table.splitlines()}
         assert len(widths) == 1
     assert "quarantined: the answers differ" in text
-    assert "2.00x (95% interval 1.90 to 2.10): faster" in text
+    assert "faster: 2.000 ms → 1.000 ms, 2.00x (95% interval 1.90 to 2.10), 1 thread" in text
     assert "- wrong was undone" in text
 
 
@@ -98,11 +120,13 @@ class Outline(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: Counter[str] = Counter()
+        self.classes: Counter[str] = Counter()
         self.attributes: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags[tag] += 1
+        self.classes[dict(attrs).get("class") or ""] += 1
         self.attributes += [value or "" for name, value in attrs if name in {"src", "href"}]
         if tag not in {"meta", "path", "use", "rect", "br"}:
             self.open.append(tag)
@@ -124,10 +148,20 @@ def test_html_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
     page.feed(path.read_text(encoding="utf-8"))
     assert page.open == []
     assert page.tags["svg"] == 2
-    assert page.tags["script"] == page.tags["link"] == page.tags["img"] == page.tags["b"] == 0
+    assert page.tags["script"] == page.tags["link"] == page.tags["img"] == 0
+    assert page.tags["b"] == 4  # the cards, and not the name
     assert all(address.startswith("#") for address in page.attributes)
-    for text in ("out<b>.onnx", "3 times: it is <odd> | strange", "agree (3 runs", "Some CPU"):
+    for text in ("out<b>.onnx", "it is <odd> | strange", "Over 3 runs", "Some CPU", "97.5%"):
         assert text in page.text
+    for text in ("2.00x, faster", "95% interval 1.90 to 2.10", "-10.0%", "not known"):
+        assert text in page.text
+    assert page.tags["details"] == 2
+    for text in ("2. fold-batch-norm in detail", "evaluated", "value<99>", "and 50 more"):
+        assert text in page.text
+    assert "value<100>" not in page.text
+    for text in ("quarantined: the answers differ", "repro/03-wrong.onnx", "it is random"):
+        assert text in page.text
+    assert page.classes["idle"] == 1
 
 
 def test_html_without_matplotlib_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,29 +173,34 @@ def test_html_without_matplotlib_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     assert "pip install onnxpress[plots]" in text
 
 
-@pytest.mark.parametrize(
-    ("verified", "text"),
-    [
-        ({"status": "not-run", "reason": "no operator"}, "not checked: no operator"),
-        ({"status": "not-comparable", "reason": "random"}, "not comparable: random"),
-        ({"status": "ok", "cases": 2, "max_abs": 0.5}, "agree (2 runs, largest difference 0.5)"),
-        ({"status": "ok", "exact": False, "sqnr_db": 30.0}, "within the contract (SQNR 30.0 dB)"),
-        ({"status": "failed", "reason": "y is off"}, "differ: y is off"),
-    ],
-)
-def test_what_was_not_checked_is_never_called_agreement(
-    verified: dict[str, object], text: str
-) -> None:
-    assert verified_text(verified) == text
-
-
 def test_what_was_not_measured_is_called_so(tmp_path: Path) -> None:
-    assert latency_text({"status": "not-measured", "reason": "off"}) == "not measured: off"
     made = report()
     made.latency = {"status": "not-measured", "reason": "off"}
     made.operators = []
     write_report(made, tmp_path / "r.html")
-    assert "<svg" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<svg" not in text
+    assert '<b class="note">not measured</b><small>off</small>' in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "style"),
+    [("faster", "good"), ("slower", "bad"), ("no significant difference", "note")],
+)
+def test_the_page_shows_at_once_how_it_went(tmp_path: Path, verdict: str, style: str) -> None:
+    made = report()
+    made.latency |= {"verdict": verdict, "prepacking": False, "threads": 0}
+    made.macs, made.sizes, made.bytes = [100, 150], {"batch": 2}, [1000, 1000]
+    made.verified = {"status": "not-run", "reason": "verification was turned off"}
+    write_report(made, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f'<b class="{style}">2.00x, {verdict}</b>' in text
+    assert "default threads, weights not prepacked" in text
+    assert '<b class="note">+50.0%</b><small>100 → 150</small>' in text
+    assert "(MACs) at batch=2" in text
+    assert '<b class="">the same</b>' in text
+    assert '<b class="note">not checked</b><small>verification was turned off</small>' in text
+    assert "<h2>Answers</h2>" not in text
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -169,8 +208,3 @@ def test_refusals(tmp_path: Path) -> None:
         write_report(report(), tmp_path / "r.pdf")
     with pytest.raises(OutputError, match="cannot write the report"):
         write_report(report(), tmp_path / "no" / "r.md")
-
-
-def test_a_session_that_is_not_the_default_is_said() -> None:
-    text = latency_text({**report().latency, "prepacking": False})
-    assert text.endswith("threads: 1; weights not prepacked, to save memory")

@@ -24,7 +24,7 @@ def test_two_models_in_a_table(onnxpress: Command, models: Path) -> None:
     assert done.code == 0, done.err
     assert done.err == ""
     lines = done.out.splitlines()
-    assert " ".join(lines[0].split()) == "model median ms p10 p90 p99 runs peak MB"
+    assert " ".join(lines[0].split()) == "model median, ms p10 p90 p99 runs peak, MB"
     assert [line.split()[0] for line in lines[1:3]] == ["mnist_cnn_0.onnx", "mnist_cnn_1.onnx"]
     assert re.fullmatch(
         r"mnist_cnn_1.onnx against mnist_cnn_0.onnx: (faster|slower|no significant difference), "
@@ -33,7 +33,7 @@ def test_two_models_in_a_table(onnxpress: Command, models: Path) -> None:
     )
     assert "per run" in done.out
     assert "Conv" in done.out
-    assert "cpu, 1 threads; image [2, 28, 28, 1]" in done.out
+    assert lines[-1] == "cpu, 1 thread, image [2, 28, 28, 1]"
 
 
 def test_json_is_all_there_is_on_standard_output(onnxpress: Command, models: Path) -> None:
@@ -74,14 +74,21 @@ def test_doctor_says_what_is_here(onnxpress: Command) -> None:
     done = onnxpress("doctor")
 
     assert done.code == 0, done.err
-    for text in ("CPU", "features", "packages", "provider cpu", "usable", "int8", "float16"):
-        assert text in done.out
+    lines = done.out.splitlines()
+    for start in ("CPU ", "features ", "packages ", "cpu   usable", "cuda ", "MatMul ", "Conv "):
+        assert any(line.startswith(start) for line in lines), start
+    titles = ["providers", "what that means", "what to do"]
+    assert [line for line in lines if line in titles] == titles
+    assert "built with" not in done.out
+    assert "built with" in onnxpress("doctor", "-v").out
+    assert onnxpress("doctor", "-q").out == ""
 
 
 def test_doctor_in_json(onnxpress: Command) -> None:
     found = onnxpress("doctor", "--json").json
 
-    assert set(found) == {"environment", "providers", "advice", "measured"}
+    assert set(found) == {"environment", "providers", "advice", "measured", "actions"}
+    assert any(text.startswith("int8") for text in found["actions"])
     assert found["providers"]["cpu"] == {"usable": True}
     assert isinstance(found["measured"]["u8s8_saturates"], bool)
     assert len(found["measured"]["speedups"]) == 4
@@ -95,16 +102,17 @@ def test_a_provider_that_is_missing_comes_with_what_to_install(
             raise ProviderUnavailableError("libcudnn.so.9 is missing", hint="pip install cudnn")
 
     monkeypatch.setattr("onnxpress.backends.ort.check_provider", refuse)
+    machine = environment() | {"gpus": [{"name": "H", "memory_mb": 8, "driver": "5"}]}
+    machine["cpu"]["quota"] = 1.5
+    providers = {name: doctor._state(name) for name in ("cpu", "cuda")}
+    speeds = measured(int8=2.04, float16=1.0)
     found: dict[str, Any] = {
-        "environment": environment() | {"gpus": [{"name": "H", "memory_mb": 8, "driver": "5"}]},
-        "providers": {name: doctor._state(name) for name in ("cpu", "cuda")},
+        "environment": machine,
+        "providers": providers,
         "advice": ["advice [1]"],
-        "measured": {
-            "u8s8_saturates": True,
-            "speedups": [{"operator": "Conv", "dtype": "int8", "speedup": 2.04}],
-        },
+        "measured": speeds,
+        "actions": doctor.actions(machine, providers, speeds),
     }
-    found["environment"]["cpu"]["quota"] = 1.5
     console = Console(record=True, width=200)
 
     doctor.show(console, found)
@@ -112,5 +120,37 @@ def test_a_provider_that_is_missing_comes_with_what_to_install(
     text = console.export_text()
     assert found["providers"]["cuda"]["usable"] is False
     for part in ("not usable: libcudnn.so.9 is missing", "pip install cudnn", "limited to 1.5",
-                 "H, 8 MB, driver 5", "• advice [1]", "saturate", "Conv in int8 2.0x"):  # fmt: skip
+                 "H, 8 MB, driver 5", "•  advice [1]", "Conv      2.0x     1.0x",
+                 "to use the GPU: pip install cudnn"):  # fmt: skip
         assert part in text
+
+
+def measured(*, int8: float, float16: float, matmul: float = 2.0) -> dict[str, Any]:
+    rows = [("Conv", "int8", int8), ("Conv", "float16", float16), ("MatMul", "int8", matmul)]
+    return {
+        "u8s8_saturates": True,
+        "speedups": [{"operator": o, "dtype": d, "speedup": s} for o, d, s in rows],
+    }
+
+
+@pytest.mark.parametrize(
+    ("speeds", "gpus", "usable", "said"),
+    [
+        (
+            measured(int8=3, float16=1), [], False,
+            ["int8 pays here: `onnxpress quantize", "float16 does not pay"],
+        ),
+        (measured(int8=1, float16=2), [], False, ["int8 pays here for some operators only"]),
+        (measured(int8=1, float16=2, matmul=1), [], False, ["int8 does not pay here"]),
+        (measured(int8=3, float16=2), ["H"], True, ["int8 pays", "add `--target cuda`"]),
+        (measured(int8=3, float16=2), ["H"], False, ["int8 pays", "to use the GPU: do this"]),
+    ],
+)  # fmt: skip
+def test_what_to_do_follows_from_what_was_measured(
+    speeds: dict[str, Any], gpus: list[str], usable: bool, said: list[str]
+) -> None:
+    providers = {"cuda": {"usable": usable, "hint": "do this"}}
+    actions = doctor.actions({"gpus": gpus}, providers, speeds)
+    assert len(actions) == len(said)
+    for action, start in zip(actions, said, strict=True):
+        assert start in action

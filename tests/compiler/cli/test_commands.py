@@ -60,11 +60,32 @@ def test_optimize_prints_what_it_did(onnxpress: Command, models: Path) -> None:
     assert any(line.startswith("answers  agree (") for line in lines)
     (latency,) = [line for line in lines if line.startswith("latency")]
     assert "95% interval" in latency
-    assert "threads: 1" in latency
-    assert "wrote" in lines[-1]
+    assert "1 thread" in latency
+    assert any(line.startswith("wrote    out.onnx in ") for line in lines)
+    assert lines[-1].rstrip() == "report   r.json, r.md, r.html"
+    assert "MACs at batch=1" in lines
+    assert "  evaluated  2" in [line.rstrip() for line in lines]
     assert json.loads(Path("r.json").read_text(encoding="utf-8"))["latency"]["status"] == "measured"
     assert Path("r.md").exists()
     assert Path("r.html").exists()
+
+
+def test_passes_that_found_nothing_take_one_line(onnxpress: Command, models: Path) -> None:
+    arguments = ("optimize", models / "mnist_resnet.onnx", "-o", "out.onnx", "--no-time")
+    lines = onnxpress(*arguments).out.splitlines()
+    assert "no change: cleanup, simplify-with-onnxsim" in lines
+    assert not any(line.startswith("cleanup") for line in lines)
+    verbose = onnxpress(*arguments, "-v").out.splitlines()
+    assert sum(line.startswith("cleanup") for line in verbose) == 2
+
+
+def test_macs_are_those_of_one_sample(onnxpress: Command, models: Path, samples: Path) -> None:
+    done = onnxpress(
+        *("optimize", models / "mnist_resnet.onnx", "-o", "o.onnx", "-O", "0", "--no-time"),
+        *("--data", samples / "mnist_calibration_nchw.npz", "--json"),
+    )
+    assert done.json["sizes"] == {"batch": 1}
+    assert done.json["macs"] == [20_183_936, 20_183_936]
 
 
 def test_quiet_prints_nothing(onnxpress: Command, models: Path) -> None:
@@ -174,6 +195,10 @@ def test_inspect(onnxpress: Command, models: Path) -> None:
     done = onnxpress("inspect", model)
     assert "image: float32 [batch, 1, 28, 28]" in done.out or "image: float" in done.out
     assert "BatchNormalization 15" in done.out
+    assert "dynamic     batch" in done.out
+    assert facts["dynamic"] == ["batch"]
+    assert "opsets      ai.onnx 17" in onnxpress("inspect", model, "-v").out
+    assert onnxpress("inspect", model, "-q").out == ""
 
 
 def test_compare_says_equal_or_how_far(onnxpress: Command, models: Path) -> None:
@@ -187,9 +212,21 @@ def test_compare_says_equal_or_how_far(onnxpress: Command, models: Path) -> None
     (output,) = other.json["outputs"].values()
     assert output.keys() >= {"max_abs", "max_rel", "sqnr_db", "cosine", "top1_agreement"}
     assert output["max_abs"] > 0.01
-    shown = onnxpress("compare", first, second)
+    shown = onnxpress("compare", first, second, "-v")
     assert shown.code == 8
-    assert "not equal" in shown.out
+    assert "verdict            not equal within the tolerance of the type: output" in shown.out
+    assert "at                 batch=1" in shown.out
+    quiet = onnxpress("compare", first, second, "-q")
+    assert (quiet.code, quiet.out) == (8, "")
+
+
+def test_compare_says_of_no_output_that_did_not_run_that_it_is_equal(
+    onnxpress: Command, models: Path
+) -> None:
+    done = onnxpress("compare", models / "mnist_resnet.onnx", models / "mnist_cnn_0.onnx")
+    assert done.code == 8
+    (row,) = [line.split() for line in done.out.splitlines() if line.startswith("logits")]
+    assert row == ["logits", "not", "run"]
 
 
 WRONG_PASS = """
@@ -230,6 +267,9 @@ def test_a_wrong_pass_is_caught_quarantined_and_named(
     assert statuses["fold-batch-norm"] == "ok"
     assert done.json["verified"]["status"] == "ok"
     assert any("wrong_pass:ForgetRelu was wrong" in one for one in done.json["warnings"])
+    shown = onnxpress("optimize", model, "-o", "out.onnx", "--passes", text, "--no-time")
+    assert "quarantined" in shown.out
+    assert shown.err.startswith("warning: wrong_pass:ForgetRelu was wrong and is undone: output")
     assert len(list(Path("repro").iterdir())) == 1
 
     strict = onnxpress("optimize", model, "-o", "s.onnx", "--passes", text, "--strict")
@@ -241,9 +281,12 @@ def test_a_wrong_pass_is_caught_quarantined_and_named(
     before, after = found["reduced"]["nodes"]
     assert after < before
     assert Path("small.onnx").exists()
-    assert "guilty: wrong_pass:ForgetRelu" in onnxpress("bisect", model, "--passes", text).out
+    told = onnxpress("bisect", model, "--passes", text, "-v").out
+    assert "guilty       wrong_pass:ForgetRelu" in told
+    assert "comparisons  " in told
     clean = onnxpress("bisect", model, "--passes", "cleanup,fold-batch-norm")
     assert "no pass changes the answers" in clean.out
+    assert onnxpress("bisect", model, "--passes", "cleanup", "-q").out == ""
 
 
 def test_passes_are_listed_and_shown(onnxpress: Command) -> None:
@@ -252,8 +295,16 @@ def test_passes_are_listed_and_shown(onnxpress: Command) -> None:
     assert {"insert-qdq", "prune-channels"} <= set(names)
     listed = onnxpress("passes").out
     assert all(name in listed for name in names)
+    assert "Approximate, needs data." in listed
+    assert "max_growth=" not in listed
+    assert "max_growth=" in onnxpress("passes", "-v").out
+    assert onnxpress("passes", "-q").out == ""
     shown = onnxpress("passes", "prune-channels").out
-    assert "macs=0.5" in shown
+    assert shown.startswith("prune-channels  approximate: removes channels")
+    assert "``" not in shown
+    assert ":mod:" not in shown
+    (macs,) = [line for line in shown.splitlines() if line.startswith("macs ")]
+    assert " ".join(macs.split()) == "macs 0.5 the fraction to keep, above 0 and at most 1."
     missing = onnxpress("passes", "prune-chanels")
     assert missing.code == 2
     assert "did you mean 'prune-channels'?" in missing.err

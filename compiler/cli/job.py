@@ -1,0 +1,58 @@
+"""One compilation as the command line asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from . import terminal
+from .common import TargetName
+from .terminal import Volume
+
+
+@dataclass(frozen=True)
+class Job:
+    """What ``optimize``, ``quantize``, ``prune`` and ``merge`` are asked to do.
+
+    The fields are the options' names. ``extra`` is pipeline text that a command adds after the
+    level's pipeline. What is ``None`` comes from the recipe, or has the default that
+    :mod:`.run` fills in. Several ``models`` are merged.
+    """
+
+    models: tuple[Path, ...]
+    output: Path
+    combine: Literal["mean", "weighted", "vote", "none"] = "mean"
+    weights: tuple[float, ...] | None = None
+    target: TargetName | None = None
+    level: int | None = None
+    passes: str | None = None
+    extra: str = ""
+    recipe: Path | None = None
+    data: str | None = None
+    dims: dict[str, int] = field(default_factory=dict)
+    quantize: str | None = None
+    macs: float | None = None
+    verify: bool | None = None
+    time: bool | None = None
+    threads: int = 0
+    seed: int | None = None
+    reports: tuple[Path, ...] = ()
+    strict: bool = False
+    reproduce: Path | None = None
+    json: bool = False
+    force: bool = False
+    volume: Volume = "normal"
+
+
+def start(job: Job) -> None:
+    """Do ``job`` and print its report.
+
+    Raises:
+        OnnxpressError: Whatever is wrong with the models, the options, the data or the output.
+    """
+    with terminal.progress(job.volume != "quiet" and not job.json) as progress:
+        from . import run  # loads everything there is, which takes a moment
+
+        report = run.run_job(job, progress)
+    run.show(report, job)
