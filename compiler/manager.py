@@ -6,9 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
 
 import onnx_ir as ir
 
@@ -17,101 +16,19 @@ from ..passes.analysis.cost import node_count, weight_bytes
 from ..passes.base import EXACT, Context, Contract, Pass, Result
 from .collection import without_collection
 from .pipeline import FIXPOINT_LIMIT, Fixpoint, Pipeline, Step, as_pipeline
+from .records import Checker, Hook, PassRecord, Run, Verdict
 from .structure import check_structure
 
-Status: TypeAlias = Literal["ok", "no-change", "quarantined", "skipped"]
-
-
-class Verdict(Protocol):
-    """What a check of one step says."""
-
-    @property
-    def status(self) -> str:
-        """``ok``, ``failed``, ``not-run`` or ``not-comparable``."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why it is not ``ok``."""
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """The check for a report."""
-        ...
-
-
-class Checker(Protocol):
-    """Compares a rewritten model with the original; :class:`~.verify.Verifier` is one."""
-
-    def check(self, candidate: ir.Model, contract: Contract) -> Verdict:
-        """Run both and compare."""
-        ...
-
-    def rebase(self, model: ir.Model) -> None:
-        """Compare with ``model`` from now on: an approximate pass has moved the answers."""
-        ...
-
-
-@dataclass
-class PassRecord:
-    """What became of one step, as the report tells it.
-
-    ``nodes`` and ``bytes`` are counts before and after. ``seconds`` is the time of the rewrite
-    alone. A step inside a fixpoint group has one record for all its runs.
-    """
-
-    name: str
-    options: dict[str, Any]
-    contract: Contract = EXACT
-    status: Status = "no-change"
-    reason: str = ""
-    seconds: float = 0.0
-    rewritten: int = 0
-    declined: Counter[str] = field(default_factory=Counter)
-    nodes: tuple[int, int] = (0, 0)
-    bytes: tuple[int, int] = (0, 0)
-    verified: str = "not-run"
-    details: dict[str, Any] = field(default_factory=dict)
-    reproduction: str = ""
-
-    @property
-    def modified(self) -> bool:
-        """Whether the step changed the model, and the change was kept."""
-        return self.status == "ok"
-
-
-class Hook:
-    """What may look on, or decide, while a pipeline runs. Override what is wanted.
-
-    The names are those of TVM's pass instruments. A hook must not change the model.
-    """
-
-    def should_run(self, step: Step, model: ir.Model) -> bool:
-        """Whether ``step`` runs at all; a step that any hook refuses is reported as skipped."""
-        del step, model
-        return True
-
-    def run_before_pass(self, step: Step, model: ir.Model) -> None:
-        """Called right before ``step`` runs on ``model``."""
-
-    def run_after_pass(self, step: Step, model: ir.Model, record: PassRecord) -> None:
-        """Called after ``step`` was run, checked and kept or undone."""
-
-
-@dataclass
-class Run:
-    """A finished pipeline: the model that came out and what every step did."""
-
-    model: ir.Model
-    records: list[PassRecord]
-    seconds: float
-    verdict: Verdict | None = None
-    """The check of ``model`` itself, unless it was compared with a reference set on the way."""
-
-    @property
-    def quarantined(self) -> list[PassRecord]:
-        """The steps that were wrong and undone."""
-        return [record for record in self.records if record.status == "quarantined"]
+__all__ = [
+    "Checker",
+    "Hook",
+    "PassManager",
+    "PassRecord",
+    "Run",
+    "Verdict",
+    "apply",
+    "check_needs",
+]
 
 
 class PassManager:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ...backends.data import open_data
 from ...backends.environment import detect_target
-from ...backends.errors import OutputError, UsageError
+from ...backends.errors import OutputError, PassError, UsageError
 from ...backends.ort import check_provider, specs_of
 from ...backends.targets import Target
 from ...passes.ensembles.merge import member_names, merge
@@ -37,6 +37,7 @@ def run_job(job: Job, progress: Progress) -> Report:
     check_destinations(job)
     model, notes = _read(job, progress)
     outcome = compile_model(model, pipeline, settings_of(job, target, model, progress))
+    _check_asked(outcome.report, job)
     outcome.report.warnings += notes
     progress(f"writing {job.output.name}", 0, None)
     finish(outcome, job)
@@ -57,6 +58,21 @@ def _read(job: Job, progress: Progress) -> tuple[ir.Model, list[str]]:
     return merged.model, list(merged.details["notes"])
 
 
+def _check_asked(report: Report, job: Job) -> None:
+    """Fail where the very thing that was asked for did not work, though the rest did.
+
+    Raises:
+        PassError: A pass that the command itself adds was undone.
+    """
+    asked = {step.name for step in _asked(job).steps()}
+    for record in report.passes:
+        if record.status == "quarantined" and not record.contract.exact and record.name in asked:
+            raise PassError(
+                f"{record.name} did not work: {record.reason}",
+                hint="with --passes what works is kept, and the rest is reported",
+            )
+
+
 def _with_recipe(job: Job) -> Job:
     recipe = read_recipe(job.recipe) if job.recipe is not None else Recipe()
     merged = {
@@ -71,7 +87,12 @@ def _with_recipe(job: Job) -> Job:
 
 def _pipeline(job: Job) -> Pipeline:
     base = choose(job.passes, job.level, Target(job.target or "cpu"))
-    return base + parse(job.extra) + compression(macs=job.macs, quantize=job.quantize)
+    return base + _asked(job)
+
+
+def _asked(job: Job) -> Pipeline:
+    """What a command or its options add to the level's pipeline."""
+    return parse(job.extra) + compression(macs=job.macs, quantize=job.quantize)
 
 
 def check_destinations(job: Job) -> None:

@@ -352,3 +352,15 @@ def test_version_and_help(onnxpress: Command) -> None:
     assert onnxpress("--version").out == f"onnxpress {package.__version__}\n"
     assert "optimize" in onnxpress("--help").out
     assert "--passes" in onnxpress("optimize", "--help").out
+
+
+def test_a_fraction_that_cannot_be_reached_is_an_error(
+    onnxpress: Command, models: Path, samples: Path
+) -> None:
+    done = onnxpress(
+        *("prune", models / "mnist_cnn_0.onnx", "-o", "p.onnx", "--macs", "0.001", "--no-time"),
+        *("--data", samples / "mnist_calibration_nhwc.npz"),
+    )
+    assert done.code == 6, done
+    assert "prune-channels did not work" in done.err
+    assert not Path("p.onnx").exists()
