@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ..backends.errors import OnnxpressError, PassError, VerificationError
 from ..passes.analysis.cost import node_count, weight_bytes
-from ..passes.base import EXACT, Context, Contract, Pass, Result
+from ..passes.base import EXACT, Context, Pass, Result
 from .collection import without_collection
 from .pipeline import FIXPOINT_LIMIT, Fixpoint, Pipeline, Step, as_pipeline
 from .records import Checker, Hook, PassRecord, Run, Verdict

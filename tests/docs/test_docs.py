@@ -46,7 +46,7 @@ def run(command: list[str], folder: Path) -> None:
 
 
 def commands(text: str) -> list[str]:
-    """The lines of a shell block; those that install or test the whole are run by CI as they are."""
+    """The lines of a shell block; those that install or test the whole are run by CI."""
     lines = [line.strip() for line in text.splitlines()]
     return [
         line.removeprefix("pip install . && ")
