@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from ...backends.errors import ModelError
-from ...backends.serde import Owner, from_proto, to_proto
+from ...backends.serde import Owner, from_proto, graphs_of, to_proto
 from ..analysis.cost import node_count, weight_bytes
 from ..base import Context, Pass, Result
 from ..errors import UsageError
@@ -21,6 +21,10 @@ from ..graph import nodes_of
 
 _SIZE_LIMIT = 1 << 30
 """Bytes of weights: onnxsim works on a protobuf, whose limit is 2 GiB, and holds several copies."""
+
+
+_FAILURES = (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError, ModelError)
+"""What onnxsim raises, and what reading its result does."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,9 @@ class SimplifyWithOnnxsim(Pass):
             before = to_proto(model, replace=_at_hand)
             # An older version wants constants to be inputs, where reading a model took them out.
             before.ir_version = max(before.ir_version, 4)
-            after = _simplified(before, self.max_growth)
+            after = _simplified(_without_claims(before), self.max_growth)
             simpler = from_proto(after)
-        except (RuntimeError, ValueError, TypeError, ModelError) as error:
+        except _FAILURES as error:
             result.decline("the model", because=f"onnxsim fails: {_first_line(error)}")
             return result
         if reason := self._no_gain(model, simpler):
@@ -106,6 +110,16 @@ def _at_hand(_owner: Owner, tensor: ir.TensorProtocol) -> ir.TensorProtocol | No
     return loaded
 
 
+def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``proto`` with no shapes but those of its inputs: onnxsim believes what an exporter says."""
+    for graph in graphs_of(proto):
+        del graph.value_info[:]
+    for output in proto.graph.output:
+        for dim in output.type.tensor_type.shape.dim:
+            dim.Clear()
+    return proto
+
+
 def _simplified(proto: onnx.ModelProto, max_growth: int) -> onnx.ModelProto:
     import onnxsim
 
@@ -121,15 +135,16 @@ def _simplified(proto: onnx.ModelProto, max_growth: int) -> onnx.ModelProto:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Send what C++ code writes to standard output and error nowhere."""
+    """Send what C++ code and Python write to standard output and error nowhere."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
     try:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a file
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device, not a file
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
-        yield
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield
     finally:
         for number, copy in zip((1, 2), saved, strict=True):
             os.dup2(copy, number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +146,11 @@ def test_a_failure_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert declined(ir.from_onnx_text(MODEL)) == "onnxsim fails: Nodes must be sorted:"
 
 
+def test_a_model_that_the_checker_rejects_is_declined() -> None:
+    unknown = MODEL.replace("Relu (b)", "Gelu (b)")
+    assert "No Op registered for Gelu" in declined(ir.from_onnx_text(unknown))
+
+
 def test_what_onnxsim_prints_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +166,13 @@ def test_what_onnxsim_prints_is_not_shown(
     monkeypatch.setattr(onnxsim, "simplify", noisy)
     assert SimplifyWithOnnxsim()(ir.from_onnx_text(MODEL)).modified
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_onnxsim_prints_where_output_is_redirected_is_not_shown() -> None:
+    unknown = MODEL.replace("Relu (b)", "Gelu (b)")
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as error:
+        assert declined(ir.from_onnx_text(unknown))
+    assert (out.getvalue(), error.getvalue()) == ("", "")
 
 
 def test_an_input_with_a_default_is_no_constant() -> None:
@@ -185,6 +199,25 @@ def test_inputs_and_outputs_stay_as_declared() -> None:
 
     declared = [str(value.shape) for value in (*model.graph.inputs, *model.graph.outputs)]
     assert declared == ["[N,4]", "[M,None]"]
+
+
+def test_false_shapes_of_an_exporter_are_not_believed() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 17]>
+    main (float[N,S,4] x) => (float[N,5,4] y) <float[N,5,4] a> {
+      a = Neg (x)
+      s = Shape (a)
+      r = Relu (x)
+      y = Reshape (r, s)
+    }"""
+    model = ir.from_onnx_text(text)
+    assert str(model.graph[0].outputs[0].shape) == "[N,5,4]"
+    x = np.random.default_rng(0).normal(size=(2, 7, 4)).astype(np.float32)
+
+    SimplifyWithOnnxsim()(model)
+
+    np.testing.assert_array_equal(answer(model, x), np.maximum(x, 0))
+    assert str(model.graph.outputs[0].shape) == "[N,5,4]"
 
 
 def test_weights_in_another_file_are_read(tmp_path: Path) -> None:
