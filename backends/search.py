@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +30,12 @@ Run: TypeAlias = Callable[[Feeds], Mapping[Any, Array]]
 _PROBES = 96
 """How many runs a search may take with values of one kind; most models are content with three."""
 
+
+_COMMONEST = 8
+"""How many of the numbers that stand in a model are tried as sizes."""
+
+_RANK = 8
+"""How many numbers a shape may have."""
 
 _ELEMENTS = 1 << 24
 """How many elements the inputs of one run may have together."""
@@ -74,8 +81,10 @@ def find_cases(
 
     First the sizes grow, rung by rung, until some are accepted. If none are, a dimension may
     count something else than it seems to (a state's batch stands on its second axis), so each
-    rung also tries other roles; then simpler values. From the accepted sizes all dimensions move
-    together, else role by role (two inputs may have to agree), else one by one.
+    rung also tries other roles. Then come sizes that stand in the model: an exporter that traces
+    may call a dimension dynamic and yet keep its size. Then come simpler values. From the
+    accepted sizes all dimensions move together, else role by role (two inputs may have to agree),
+    else one by one.
 
     Args:
         model: The model, for its inputs and for what it does with them.
@@ -137,14 +146,14 @@ class _Search:
     def first(
         self, free: list[Dim], fixed: frozenset[str]
     ) -> tuple[dict[str, int] | None, list[Dim]]:
-        """The smallest sizes that are accepted, and the roles that the dimensions turn out to have.
+        """The first sizes that are accepted, and the roles that the dimensions turn out to have.
 
         Answers that are not finite are a second choice: they show too little.
         """
         guessed, second = self.kinds, None
         for kinds in _simpler(guessed, fixed):
             self.kinds, self.left = kinds, _PROBES
-            for roles, sizes in _rungs(free):
+            for roles, sizes in chain(_rungs(free), _kept(self.model, free)):
                 case = self.probe(sizes, 0)
                 if case is None:
                     continue
@@ -208,6 +217,37 @@ def _rungs(free: list[Dim]) -> Iterator[tuple[list[Dim], dict[str, int]]]:
     for level in range(len(SEQUENCE_LADDER)):
         for roles in _role_choices(free):
             yield roles, {dim.name: base_size(dim, level) for dim in roles}
+
+
+def _kept(model: ir.Model, free: list[Dim]) -> Iterator[tuple[list[Dim], dict[str, int]]]:
+    """Sizes that the exporter may have kept: the commonest numbers among the model's integers."""
+    numbers: Counter[int] = Counter()
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            numbers.update(_integers(value.const_value))
+        for node in graph:
+            for attribute in node.attributes.values() if node.op_type == "Constant" else ():
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    numbers.update(_integers(attribute.as_tensor()))
+                elif attribute.name in {"value_int", "value_ints"} and not attribute.is_ref():
+                    numbers.update(np.atleast_1d(attribute.value).tolist())
+    common = [number for number, _ in numbers.most_common() if 1 < number <= SEQUENCE_LADDER[-1]]
+    for batch in (False, True):
+        for number in common[:_COMMONEST]:
+            yield (
+                free,
+                {
+                    dim.name: number if (dim.role == "batch") == batch else base_size(dim, 0)
+                    for dim in free
+                },
+            )
+
+
+def _integers(tensor: ir.TensorProtocol | None) -> list[int]:
+    """The numbers in ``tensor`` if it can be a shape or a size, else none."""
+    if tensor is None or tensor.dtype != ir.DataType.INT64 or tensor.size > _RANK:
+        return []
+    return [int(number) for number in tensor.numpy().reshape(-1)]
 
 
 def _role_choices(free: list[Dim]) -> Iterator[list[Dim]]:

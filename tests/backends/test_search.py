@@ -64,6 +64,44 @@ def test_sizes_grow_until_they_are_accepted() -> None:
     assert all(reason == "not these" for _, reason in found.rejected)
 
 
+@pytest.mark.parametrize(
+    "constant",
+    [
+        "t = Constant <value = int64[3] {-1, 7, 3}> ()",
+        "t = Constant <value_ints = [-1, 7, 3]> ()",
+        "t = Identity (kept)",
+    ],
+)
+def test_a_size_that_the_exporter_kept_is_found(constant: str) -> None:
+    built = model(
+        "int64[batch,time] x",
+        f"e = Gather (table, x)\n{constant}\ny = Reshape (e, t)",
+        "float[4,3] table = {1,2,3,1,2,3,1,2,3,1,2,3}, int64[3] kept = {-1, 7, 3}",
+    )
+    sizes = search(built).accepted[0].sizes
+    assert sizes == {"batch": 1, "time": 7}
+
+
+def test_a_length_that_the_exporter_kept_leaves_the_batch_free() -> None:
+    built = model(
+        "float[batch,time,3] x",
+        "n = Shape <end = 1> (x)\nt = Concat <axis = 0> (n, kept)\ny = Reshape (x, t)",
+        "int64[2] kept = {7, 3}",
+    )
+    sizes = [case.sizes for case in search(built).accepted]
+    assert [one["time"] for one in sizes] == [7, 7, 7]
+    assert len({one["batch"] for one in sizes}) > 1
+
+
+def test_a_batch_that_the_exporter_kept_is_found() -> None:
+    built = model(
+        "float[batch,time] x",
+        "y = Concat <axis = 1> (x, rows)\nn = Neg (kept)",
+        "float[5,1] rows = {1,2,3,4,5}, int64 kept = {5}",
+    )
+    assert {case.sizes["batch"] for case in search(built).accepted} == {5}
+
+
 def test_a_state_shares_the_batch_of_the_input() -> None:
     built = model(
         "float[a,b] x, float[2,c,3] s",
