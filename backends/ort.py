@@ -80,8 +80,8 @@ class OrtSession:
     def bind(self, feeds: Feeds) -> BoundRun:
         """Put ``feeds`` where the provider computes; the answer runs on them as often as called.
 
-        ONNX Runtime binds no strings, sequences and maps: a model with such an input is run from
-        host memory in each call.
+        ONNX Runtime binds no strings, sequences and maps, and adds each run's items to a sequence
+        that is bound as an output: a model with any of them is run from host memory in each call.
 
         Raises:
             BackendError: The feeds do not fit the inputs.
@@ -94,7 +94,7 @@ class OrtSession:
             )
         device = self.config.provider
         try:
-            if not all(map(_can_be_bound, specs.values())):
+            if not all(map(_can_be_bound, (*specs.values(), *self.outputs))):
                 return BoundRun(self, {n: feed(feeds[n], spec) for n, spec in specs.items()})
             binding = self.native.io_binding()
             values = {n: feed_value(feeds[n], spec, device) for n, spec in specs.items()}
