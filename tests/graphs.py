@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from onnxpress.backends.base import Array, Feeds
-from tests.graph_building import control_flow, elementwise, layers, movement, sizes
+from tests.graph_building import control_flow, elementwise, layers, movement, reductions, sizes
 from tests.graph_building.builder import (
     BATCH,
     BOOL,
@@ -32,7 +32,7 @@ from tests.graph_building.builder import (
 )
 from tests.graph_building.registry import ENTRIES
 
-MODULES = (control_flow, elementwise, layers, movement, sizes)
+MODULES = (control_flow, elementwise, layers, movement, reductions, sizes)
 """What registers operators when it is imported."""
 
 OLDEST, NEWEST = 9, 25

@@ -1,4 +1,4 @@
-"""What moves, repeats, picks or reduces elements."""
+"""What moves, repeats or picks elements."""
 
 from __future__ import annotations
 
@@ -7,29 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.graph_building.builder import BATCH, BOOL, FLOAT, INT64, Dim, Scope, Tensor
+from tests.graph_building.axes import an_axis, axes_of, fixed_axis
+from tests.graph_building.builder import BATCH, FLOAT, INT64, Dim, Scope, Tensor
 from tests.graph_building.registry import operator
-
-
-def _axis(s: Scope, x: Tensor) -> tuple[int, int]:
-    """An axis of ``x``, counted from the front, and how it is written."""
-    axis = x.rank - 1 - s.choices.below(x.rank)
-    negative = s.style.opset >= 11 and s.choices.flag()
-    return axis, axis - x.rank if negative else axis
-
-
-def _fixed_axis(s: Scope, x: Tensor, least: int = 1) -> tuple[int, int] | None:
-    """An axis of ``x`` with a fixed size of at least ``least``, and the size."""
-    found = [
-        (axis, size) for axis, size in enumerate(x.shape) if isinstance(size, int) and size >= least
-    ]
-    return s.choices.of(found[::-1]) if found else None
-
-
-def _axes(s: Scope, kind: str, axes: list[int]) -> tuple[list[Tensor], dict[str, Any]]:
-    """``axes`` as this version of the operator ``kind`` takes them: inputs, attributes."""
-    since = 13 if kind in {"Squeeze", "Unsqueeze", "ReduceSum"} else 18
-    return ([s.ints(*axes)], {}) if s.style.opset >= since else ([], {"axes": axes})
 
 
 @operator(weight=2)
@@ -73,7 +53,7 @@ def flatten(s: Scope) -> Tensor:
 def unsqueeze(s: Scope) -> Tensor:
     x = s.pick(lambda one: one.rank <= 4, (2, 3))
     axis = s.choices.below(x.rank + 1)
-    more, attributes = _axes(s, "Unsqueeze", [axis])
+    more, attributes = axes_of(s, "Unsqueeze", [axis])
     shape = (*x.shape[:axis], 1, *x.shape[axis:])
     return s.emit("Unsqueeze", [x, *more], [(x.dtype, shape)], **attributes)[0]
 
@@ -85,7 +65,7 @@ def squeeze(s: Scope) -> Tensor:
     if not ones:
         return x
     axis = s.choices.of(ones)
-    more, attributes = _axes(s, "Squeeze", [axis])
+    more, attributes = axes_of(s, "Squeeze", [axis])
     shape = (*x.shape[:axis], *x.shape[axis + 1 :])
     return s.emit("Squeeze", [x, *more], [(x.dtype, shape)], **attributes)[0]
 
@@ -93,7 +73,7 @@ def squeeze(s: Scope) -> Tensor:
 @operator(weight=2)
 def concat(s: Scope) -> Tensor:
     x = s.floats(1)
-    found = _fixed_axis(s, x)
+    found = fixed_axis(s, x)
     if found is None:
         return x
     axis, size = found
@@ -118,7 +98,7 @@ def concat(s: Scope) -> Tensor:
 @operator(weight=2)
 def split(s: Scope) -> Tensor:
     x = s.floats(1)
-    found = _fixed_axis(s, x, 2)
+    found = fixed_axis(s, x, 2)
     if found is None:
         return x
     axis, size = found
@@ -133,7 +113,7 @@ def split(s: Scope) -> Tensor:
 @operator(weight=2)
 def slice_(s: Scope) -> Tensor:
     x = s.floats(1)
-    found = _fixed_axis(s, x)
+    found = fixed_axis(s, x)
     if found is None:
         return x
     axis, size = found
@@ -154,7 +134,7 @@ def slice_(s: Scope) -> Tensor:
 @operator(weight=2)
 def gather(s: Scope) -> Tensor:
     x = s.floats(1)
-    found = _fixed_axis(s, x)
+    found = fixed_axis(s, x)
     if found is None:
         return x
     axis, size = found
@@ -180,7 +160,7 @@ def gather_elements(s: Scope) -> Tensor:
     x = s.pick(lambda one: one.rank >= 1 and one.fixed() is not None, (2, 3))
     if x.fixed() is None:
         return x
-    axis, written = _axis(s, x)
+    axis, written = an_axis(s, x)
     sizes = [int(size) for size in x.shape]
     index = s.style.rng.integers(0, sizes[axis], sizes)
     return s.add("GatherElements", [x, s.constant(index)], x, axis=written)
@@ -189,7 +169,7 @@ def gather_elements(s: Scope) -> Tensor:
 @operator()
 def pad(s: Scope) -> Tensor:
     x = s.floats(1)
-    found = _fixed_axis(s, x, 2)
+    found = fixed_axis(s, x, 2)
     if found is None:
         return x
     axis, size = found
@@ -208,7 +188,7 @@ def pad(s: Scope) -> Tensor:
 @operator()
 def tile(s: Scope) -> Tensor:
     x = s.floats(1)
-    found = _fixed_axis(s, x)
+    found = fixed_axis(s, x)
     if found is None or found[1] > 6:
         return x
     axis, size = found
@@ -231,67 +211,6 @@ def expand(s: Scope) -> Tensor:
     if x.rank < 4:
         target, shape = [2, *target], [2, *shape]
     return s.emit("Expand", [x, s.ints(*target)], [(x.dtype, shape)])[0]
-
-
-_REDUCTIONS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1")
-_MORE_REDUCTIONS = ("ReduceL2", "ReduceSumSquare", "ReduceLogSumExp")
-
-
-@operator(weight=3)
-def reduce(s: Scope) -> Tensor:
-    x = s.pick(lambda one: one.rank >= 1 and not one.is_empty and one.bound <= 30, (2, 3, 4))
-    kinds = _REDUCTIONS if x.dtype != FLOAT else _REDUCTIONS + _MORE_REDUCTIONS
-    kind = s.choices.of(kinds)
-    axis, written = _axis(s, x)
-    size = x.shape[axis]
-    if kind == "ReduceProd" and not (isinstance(size, int) and size <= 3):
-        kind = "ReduceSum"
-    if kind == "ReduceL2":  # its slope is infinite at zero
-        kind = "ReduceSumSquare"
-    keep = s.choices.below(2) == 0
-    more, attributes = _axes(s, kind, [written])
-    if not keep or s.choices.flag():
-        attributes["keepdims"] = int(keep)
-    shape = (*x.shape[:axis], *([1] if keep else []), *x.shape[axis + 1 :])
-    bound = {"ReduceProd": x.bound**3, "ReduceSumSquare": 12 * x.bound**2}.get(kind, 12 * x.bound)
-    return s.emit(kind, [x, *more], [(x.dtype, shape)], bound=bound, **attributes)[0]
-
-
-@operator()
-def reduce_all(s: Scope) -> Tensor:
-    x = s.pick(lambda one: not one.is_empty and one.rank > 0 and one.bound <= 100, (2, 3))
-    return s.emit("ReduceMean", [x], [(x.dtype, ())], keepdims=0)[0]
-
-
-@operator(double=False)
-def arg_max(s: Scope) -> Tensor:
-    x = s.pick(lambda one: one.rank >= 1 and one.exact and not one.is_empty, (2, 5))
-    axis, written = _axis(s, x)
-    kind = s.choices.of(["ArgMax", "ArgMin"])
-    shape = (*x.shape[:axis], *x.shape[axis + 1 :])
-    size = x.shape[axis]
-    bound = size - 1 if isinstance(size, int) else 9
-    return s.emit(kind, [x], [(INT64, shape)], axis=written, keepdims=0, bound=bound)[0]
-
-
-@operator(since=10)
-def top_k(s: Scope) -> Tensor:
-    x = s.pick(lambda one: one.rank >= 1 and one.exact and one.fixed(one.rank - 1) is not None,
-               (2, 5))  # fmt: skip
-    size = x.shape[-1]
-    if not isinstance(size, int):
-        return x
-    count = 1 + s.choices.below(size)
-    shape = (*x.shape[:-1], count)
-    kinds = [(x.dtype, shape), (INT64, shape)]
-    return s.emit("TopK", [x, s.ints(count)], kinds, axis=x.rank - 1)[0]
-
-
-@operator(since=11)
-def cumulative_sum(s: Scope) -> Tensor:
-    x = s.pick(lambda one: one.rank >= 1 and one.bound <= 100, (2, 5), FLOAT)
-    axis, _ = _axis(s, x)
-    return s.add("CumSum", [x, s.constant(np.array(axis))], x, bound=12 * x.bound)
 
 
 @operator()
@@ -331,19 +250,6 @@ def resize(s: Scope) -> Tensor:
     return s.emit("Resize", [x, region, scales], [(x.dtype, shape)], **attributes)[0]
 
 
-@operator()
-def one_hot(s: Scope) -> Tensor:
-    known = [
-        one
-        for one in s.visible()
-        if one.dtype == INT64 and one.bound < 7 and one.rank in {1, 2} and s.style.opset >= 11
-    ]
-    index = s.choices.of(known[:2]) if known else s.constant(np.array([1, 6]))
-    values = s.constant(np.array([0.0, 1.0]), FLOAT)
-    inputs = [index, s.constant(np.array(7)), values]
-    return s.emit("OneHot", inputs, [(FLOAT, (*index.shape, 7))], axis=-1)[0]
-
-
 @operator(since=14)
 def triangle(s: Scope) -> Tensor:
     x = s.floats(2)
@@ -380,11 +286,3 @@ def empty(s: Scope) -> Tensor:
 
 def _nothing(s: Scope, x: Tensor) -> list[Tensor]:
     return [x, s.ints(0), s.ints(0), s.ints(x.rank - 1)]
-
-
-@operator()
-def truth_of_all(s: Scope) -> Tensor:
-    """A truth value from floats."""
-    x = s.pick(lambda one: one.exact and not one.is_empty and one.rank > 0, (2, 3))
-    largest = s.emit("ReduceMax", [x], [(x.dtype, ())], keepdims=0)[0]
-    return s.emit("Greater", [largest, s.scalar(0.5, x.dtype)], [(BOOL, ())])[0]
