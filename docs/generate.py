@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import typing
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import mkdocs_gen_files
-import typer
+from typer.main import get_command
 
 import onnxpress
 from onnxpress.backends import errors
+from onnxpress.compiler.cli.help import split_examples, usage, written
 from onnxpress.compiler.cli.main import app
 from onnxpress.compiler.describe import describe
 from onnxpress.passes import registry
@@ -20,81 +21,118 @@ from onnxpress.passes import registry
 def command_line() -> Iterator[str]:
     """Every command with its arguments and options, from the command line itself."""
     yield "# Command line\n"
-    for command in app.registered_commands:
-        yield f"## `onnxpress {command.name}`\n"
-        text = inspect.cleandoc(command.callback.__doc__ or "")
-        yield text.replace("[bold]", "**").replace("[/]", "**") + "\n"
-        yield "| argument or option | meaning | default |\n|---|---|---|"
-        hints = typing.get_type_hints(command.callback, include_extras=True)
-        for name, parameter in inspect.signature(command.callback).parameters.items():
-            kind, info = typing.get_args(hints[name])
-            yield f"| {_written(name, kind, info)} | {_cell(info.help)} | {_default(info, parameter)} |"
-        yield ""
-
-
-def _written(name: str, kind: Any, info: Any) -> str:
-    """The parameter as it is typed: its flags and what stands behind them."""
-    choices = [one for part in (kind, *typing.get_args(kind)) for one in _literals(part)]
-    value = info.metavar or "|".join(choices)
-    flags = ", ".join(getattr(info, "param_decls", None) or [f"--{name.replace('_', '-')}"])
-    shown = value if isinstance(info, typer.models.ArgumentInfo) else f"{flags} {value}"
-    return f"`{_cell(shown.strip())}`"
-
-
-def _literals(kind: Any) -> list[str]:
-    is_literal = typing.get_origin(kind) is typing.Literal
-    return [str(one) for one in typing.get_args(kind)] if is_literal else []
-
-
-def _default(info: Any, parameter: inspect.Parameter) -> str:
-    if isinstance(info.show_default, str):
-        return f"`{info.show_default}`"
-    if parameter.default is inspect.Parameter.empty:
-        return "required"
-    return "" if parameter.default in {None, False} else f"`{parameter.default}`"
-
-
-def _cell(text: str | None) -> str:
-    return (text or "").replace("|", "\\|")
+    yield (
+        "Every command takes `--json`, which prints one object on standard output and nothing "
+        "else there, `--quiet`, `--verbose` and `--help`. Colour respects `NO_COLOR`; progress is "
+        "shown on a terminal only. `onnxpress --install-completion` completes commands, options "
+        "and names of passes in your shell. What an exit code says stands under "
+        "[Errors and exit codes](errors.md), what JSON holds under [Reports](reports.md).\n"
+    )
+    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        text, examples = split_examples(command.help)
+        yield f"## `onnxpress {name}`\n"
+        yield f"{text}\n"
+        yield from ["```bash", *examples, "```\n"]
+        yield f"Usage: `onnxpress {name} {' '.join(usage(command.params))} [OPTIONS]`\n"
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for one in command.params:
+            argument = one.param_type_name == "argument"
+            group = "Arguments" if argument else one.rich_help_panel
+            groups.setdefault(group, []).append((f"`{written(one)}`", one.help))
+        for group, rows in groups.items():
+            yield from _table((group, "Meaning"), rows)
 
 
 def passes() -> Iterator[str]:
     """Every built-in pass: contract, documentation, options."""
     yield "# Passes\n"
-    yield "`onnxpress passes` shows the same on a terminal, installed passes included.\n"
-    for name in registry.builtin_names():
-        one = describe(name)
-        yield f"## `{name}`\n"
-        contract = one["contract"] + (f": changes {one['changes']}" if one["changes"] else "")
-        needs = " Needs data." if one["needs_data"] else ""
-        yield f"*Contract: {contract}.*{needs}\n"
-        yield one["documentation"].replace("::\n", ":\n") + "\n"
+    yield (
+        "A pipeline is text: names of passes with commas between, options in braces, "
+        "`fixpoint{…}` around passes that are repeated until nothing changes. "
+        "`onnxpress passes` shows what follows on a terminal, installed passes included.\n"
+    )
+    known = [describe(name) for name in registry.builtin_names()]
+    links = [(f"[`{one['name']}`](#{one['name']})", one["summary"]) for one in known]
+    yield from _table(("Pass", "What it does"), links)
+    for one in known:
+        yield f"## `{one['name']}` {{ #{one['name']} }}\n"
+        changes = f": {one['changes']}" if one["changes"] else ""
+        needs = " It needs data." if one["needs_data"] else ""
+        yield f"*{one['contract'].capitalize()}{changes}.*{needs}\n"
+        yield _markdown(one["text"]) + "\n"
         if one["options"]:
-            yield "| option | type | default |\n|---|---|---|"
-            for option in one["options"]:
-                kind = option["type"].replace("|", "\\|")
-                yield f"| `{option['name']}` | `{kind}` | `{option['default']}` |"
-            yield ""
+            rows = [
+                (
+                    f"`{option['name']}`",
+                    f"`{option['default']}`",
+                    f"`{option['type']}`",
+                    _markdown(option["meaning"]),
+                )
+                for option in one["options"]
+            ]
+            yield from _table(("Option", "Default", "Type", "Meaning"), rows)
 
 
 def api() -> Iterator[str]:
     """What ``onnxpress`` exports."""
     yield "# Python API\n"
     yield "Everything here is imported from `onnxpress` and loads on first use.\n"
-    for name in onnxpress.__all__:
-        if name.startswith("__"):
-            continue
-        module, _, attribute = onnxpress._HOME[name].partition(":")
-        yield f"::: onnxpress.{module}.{attribute or name}\n"
+    names = [name for name in onnxpress.__all__ if not name.startswith("__")]
+    functions = [name for name in names if inspect.isfunction(getattr(onnxpress, name))]
+    for title, group in (
+        ("Functions", functions),
+        ("Classes", [name for name in names if name not in functions]),
+    ):
+        yield f"## {title}\n"
+        for name in group:
+            module, _, attribute = onnxpress._HOME[name].partition(":")
+            yield f"::: onnxpress.{module}.{attribute or name}\n"
 
 
 def error_index() -> Iterator[str]:
     """The tree of errors with exit codes."""
     yield "# Errors and exit codes\n"
-    yield inspect.cleandoc(errors.__doc__ or "").replace("::\n", "\n") + "\n"
-    for name, cls in vars(errors).items():
-        if isinstance(cls, type) and issubclass(cls, errors.OnnxpressError):
-            yield f"## `{name}`\n\nExit code {cls.exit_code}. {inspect.cleandoc(cls.__doc__ or '')}\n"
+    yield (
+        "A command that fails says what is wrong, where, and what to do about it, and ends with "
+        "the exit code of its error. There is no traceback unless `--debug` asks for it. With "
+        '`--json` it prints `{"error": {"type", "message", "hint", "exit_code"}}` instead.\n'
+    )
+    roots = {Exception, errors.OnnxpressError}
+    found = [
+        (
+            f"`{name}`" if cls.__base__ in roots else f"`{name}`, a `{cls.__base__.__name__}`",
+            str(cls.exit_code),
+            _markdown(inspect.cleandoc(cls.__doc__ or "")),
+        )
+        for name, cls in vars(errors).items()
+        if isinstance(cls, type) and issubclass(cls, errors.OnnxpressError)
+    ]
+    yield from _table(("Error", "Exit code", "Meaning"), found)
+    yield (
+        "A run that is interrupted exits with 130 and leaves no file half written. From Python, "
+        "errors are imported from `onnxpress.backends.errors`; each has a `message` and a "
+        "`hint`.\n"
+    )
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    for at, row in enumerate([head, *rows]):
+        cells = [re.sub(r"\s*\n\s*", " ", cell) for cell in row]
+        # A bar ends a cell, in code as well, where no backslash can help.
+        cells = [re.sub(r"`([^`]*\|[^`]*)`", r"<code>\1</code>", cell) for cell in cells]
+        cells = [cell.replace("|", "&#124;") for cell in cells]
+        yield f"| {' | '.join(cells)} |"
+        if at == 0:
+            yield f"|{'---|' * len(cells)}"
+    yield ""
+
+
+def _markdown(docstring: str) -> str:
+    """A docstring's marks as Markdown has them."""
+    text = re.sub(r":\w+:`~?\.*([^`]+)`", r"`\1`", docstring)
+    text = re.sub(r"``([^`]+)``", r"`\1`", text)
+    return re.sub(r"::$", ":", text, flags=re.MULTILINE)
 
 
 for page, lines in (

@@ -38,16 +38,28 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
 
 
-def run(command: list[str], folder: Path) -> None:
+def run(command: list[str], folder: Path) -> str:
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def joined(text: str) -> str:
+    """``text`` with commands that go over several lines on one."""
+    return re.sub(r"\\\n\s*", "", text)
+
+
+def masked(text: str) -> str:
+    """Output without what differs from run to run: numbers, verdicts, and where lines wrap."""
+    text = re.sub(r"faster|slower|no significant difference", "VERDICT", text)
+    return " ".join(re.sub(r"[+-]?\d[\d.,e+-]*", "#", text).split())
 
 
 def commands(text: str) -> list[str]:
     """The lines of a shell block; those that install or test the whole are run by CI."""
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in joined(text).splitlines()]
     return [
         line.removeprefix("pip install . && ")
         for line in lines
@@ -59,6 +71,18 @@ def commands(text: str) -> list[str]:
 
 def test_pages_are_found() -> None:
     assert len(PAGES) > 10
+
+
+def test_commands_may_go_over_several_lines() -> None:
+    text = "# x\npip install y\na \\\n    b\npip install . && c\n"
+    assert commands(text) == ["a b", "c"]
+
+
+def test_what_is_masked_is_what_differs_from_run_to_run() -> None:
+    first = "latency  faster: 0.376 ms → 1.2e-05 ms, 2.03x (-31.5%), default\n   threads"
+    second = "latency  slower: 1,234 ms → 1 ms, 12x (+3%), default threads"
+    assert masked(first) == masked(second)
+    assert masked(first) != masked(first.replace("default", "own"))
 
 
 @pytest.mark.slow
@@ -73,3 +97,6 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
         elif snippet.language == "bash":
             for command in commands(snippet.text):
                 run(["bash", "-euc", command], tmp_path)
+        elif snippet.text.startswith("$ "):
+            command, _, shown = joined(snippet.text[2:]).partition("\n")
+            assert masked(run(["bash", "-euc", command], tmp_path)) == masked(shown), command
