@@ -202,7 +202,7 @@ def classifier(s: Scope) -> Tensor:
     x = batch_norm(s, _image(s))
     width = math.prod(_sizes(x))
     flat = (x.shape[0], width)
-    if s.choices.flag():
+    if s.choices.flag() and not x.is_empty:
         x = s.emit("Reshape", [x, s.ints(0, -1)], [(x.dtype, flat)])[0]
     else:
         x = s.emit("Flatten", [x], [(x.dtype, flat)])[0]
