@@ -97,7 +97,9 @@ def change_text(before: float, after: float) -> str:
     if not before or before == after:
         return ""
     percent = (after / before - 1) * 100
-    return f"{percent:+.1f}%" if abs(percent) >= 0.1 else f"{percent:+.1g}%"
+    if abs(percent) < 0.01:
+        return "<0.01%"
+    return f"{percent:+.1f}%" if abs(percent) >= 0.1 else f"{percent:+.2f}%"
 
 
 def dims_text(dims: Mapping[str, int]) -> str:

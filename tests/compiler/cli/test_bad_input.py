@@ -177,9 +177,13 @@ def test_a_full_disk(tmp_path: Path, models: Path) -> None:
     script = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))\n"
         "from onnxpress.compiler.cli.main import run\n"
-        "sys.exit(run(sys.argv[1:]))\n"
+        "code = run(sys.argv[1:])\n"
+        # Whatever measures coverage writes its file at the very end.
+        "resource.setrlimit(resource.RLIMIT_FSIZE, before)\n"
+        "sys.exit(code)\n"
     )
     (tmp_path / "out.onnx").write_bytes(b"precious")
     done = subprocess.run(

@@ -102,3 +102,29 @@ def test_no_progress_where_it_is_not_wanted(capsys: pytest.CaptureFixture[str]) 
         with terminal.progress(wanted) as progress:
             progress("stage", 1, 2)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("onnxpress op", "optimize"),
+        ("onnxpress passes ins", "insert-qdq"),
+        ("onnxpress optimize --target por", "portable"),
+        ("onnxpress merge --comb", "--combine"),
+    ],
+)
+def test_completion(typed: str, found: str) -> None:
+    script = "from onnxpress.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={
+            **os.environ,
+            "_ONNXPRESS_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(typed.split()) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == [found], done.stderr
