@@ -44,6 +44,9 @@ details th { font-weight: 400; min-width: 8rem; overflow-wrap: anywhere; white-s
 .plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
 figure { margin: 0; flex: 1 1 22rem; }
 svg { max-width: 100%; height: auto; }
+@media (max-width: 30rem) {
+  table { font-size: .85rem; } th, td { padding-right: .75rem; }
+}
 """
 _ROW, _COLUMN = ' scope="row"', ' scope="col"'
 

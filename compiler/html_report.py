@@ -131,18 +131,18 @@ def _passes(records: list[PassRecord]) -> list[str]:
     rows = [
         [
             f"{number}. {record.name}",
+            record.status,
             f"{record.rewritten:,}" if record.modified else "",
             f"{record.declined.total():,}" if record.declined else "",
             f"{record.nodes[0]:,} → {record.nodes[1]:,}" if record.modified else "",
             change_text(*record.bytes) if record.modified else "",
             f"{record.seconds * 1000:,.0f} ms",
-            record.status,
         ]
         for number, record in enumerate(records, 1)
     ]
     idle = [record.status == "no-change" and not record.declined for record in records]
     details = [_details(number, record) for number, record in enumerate(records, 1)]
-    return [table([*numbers, ("status", "")], rows, idle=idle), *filter(None, details)]
+    return [table([("status", ""), *numbers], rows, idle=idle), *filter(None, details)]
 
 
 def _details(number: int, record: PassRecord) -> str:

@@ -10,6 +10,8 @@ from .report import Report
 _INK = "#012345"  # stands for the colour of the page's text, which only the page knows
 _BEFORE, _AFTER, _SPAN = "#8b959e", "#2f9e74", "#d97706"  # told apart on white and on black
 
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
 
 def latency_plot(report: Report) -> str:
     """Median, and the span from the 10th to the 90th percentile, before and after, in ms.
@@ -80,7 +82,7 @@ def _svg(figure: Any, axes: Any, title: str) -> str:
         spine.set_visible(name in {"left", "bottom"})
         spine.set_color(_INK)
     page = io.StringIO()
-    figure.savefig(page, format="svg", transparent=True, metadata={"Date": None})
+    figure.savefig(page, format="svg", transparent=True, metadata=_NO_METADATA)
     svg = page.getvalue()
     drawn = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     return drawn.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from html.parser import HTMLParser
@@ -151,6 +152,9 @@ def test_html_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
     assert page.tags["script"] == page.tags["link"] == page.tags["img"] == 0
     assert page.tags["b"] == 4  # the cards, and not the name
     assert all(address.startswith("#") for address in page.attributes)
+    text = path.read_text(encoding="utf-8")
+    known = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # namespaces
+    assert set(re.findall(r"https?://[^\"'<\s]+", text)) <= known
     for text in ("out<b>.onnx", "it is <odd> | strange", "Over 3 runs", "Some CPU", "97.5%"):
         assert text in page.text
     for text in ("2.00x, faster", "95% interval 1.90 to 2.10", "-10.0%", "not known"):
