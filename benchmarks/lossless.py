@@ -34,7 +34,8 @@ def _measure(name: str, level: int, cache: Path | None) -> dict[str, Any]:
     outcome = onnxpress.optimize(original, level=level)
     report = outcome.report
     verified = report.verified
-    latency = latency_before_and_after(original, outcome.model, model.feeds()[0], threads=1)
+    feeds = model.feeds()[0]
+    latency = latency_before_and_after(original, outcome.model, feeds, threads=1, seconds=8)
     return {
         "nodes": report.nodes,
         "bytes": report.bytes,

@@ -50,10 +50,10 @@ def lossless(results: Results) -> str:
         for level, rows in _levels(results).items()
     ]
     head = ["level", "models", "answers agree", "passes undone", *_VERDICTS, "geometric mean"]
-    best = sorted(
-        _timed(_levels(results)[max(_levels(results))]), key=lambda row: -row["latency"]["speedup"]
-    )
-    short = _models(best[:_MOST])
+    highest = _levels(results)[max(_levels(results))]
+    faster = [row for row in _timed(highest) if _verdict(row) == _VERDICTS[0]]
+    faster.sort(key=lambda row: -row["latency"]["speedup"])
+    short = _models(faster[:_MOST])
     return _with_source(_table(head, summary, right=range(1, 8)), results) + f"\n\n{short}"
 
 
@@ -119,10 +119,12 @@ def _families(rows: Sequence[Results]) -> Iterator[str]:
         speed = [row["latency"]["speedup"] for row in mine]
         size = [row["bytes"][0] / row["bytes"][1] for row in mine]
         drop = max(100 * (row["top1"][0] - row["top1"][1]) for row in mine)
+        span = _span(size)
+        files = "files as large" if span == "1.00" else f"files {span} times smaller"
         worst = f"at most {drop:.2f} points lower" if drop > 0 else "not lower"
         yield (
             f"**{variant[0].upper()}{variant[1:]}**: {_span(speed)} times as fast, "
-            f"files {_span(size)} times smaller, top-1 {worst}."
+            f"{files}, top-1 {worst}."
         )
 
 

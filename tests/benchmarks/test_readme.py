@@ -124,7 +124,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert len(inside) >= 4
     for link in inside:
         file, _, anchor = link.partition("#")
-        target = (page.parent / file).resolve()
+        target = (page.parent / file).resolve() if file else page
         assert target.exists(), link
         if anchor:
             heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
@@ -142,6 +142,12 @@ def test_a_summary_counts_what_failed_and_what_got_slower() -> None:
     assert "| `-O 1` | 3 | 2 | 1 | 1 | 0 | 1 | 1.00x |\n" in fill(
         "lossless"
     )  # the geometric mean of 2 and 1/2
+
+
+def test_only_models_that_are_faster_are_said_to_gain() -> None:
+    gaining = fill("lossless").split("| verdict |")[1]
+    assert "| a | 10 → 5 |" in gaining
+    assert "| b |" not in gaining
 
 
 def test_a_table_of_models_hides_none() -> None:
