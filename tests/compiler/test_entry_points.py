@@ -70,7 +70,9 @@ def test_it_is_listed_and_run_by_name(site: Path, tmp_path: Path) -> None:
     (mine,) = [one for one in listed if one["name"] == "stamp-producer"]
     assert mine["origin"] == "somebodys-passes"
     assert mine["summary"] == "Write a name into the model's metadata."
-    assert mine["options"] == [{"name": "stamp", "type": "str", "default": "somebody"}]
+    assert mine["options"] == [
+        {"name": "stamp", "type": "str", "default": "somebody", "meaning": ""}
+    ]
 
     model = str(ROOT / "benchmarks" / "models" / "mnist_cnn_0.onnx")
     arguments = ["optimize", model, "-o", "out.onnx", "--json", "--no-time"]
