@@ -94,6 +94,8 @@ class FoldConstants(Pass):
                 result.rewrote(node)
                 drop_unused(*remove_node(node))
         for node, outputs in plan.store.items():
+            if node.graph is None:  # it went with the last of its readers
+                continue
             result.rewrote(node)
             for output in outputs:
                 as_node = output.graph is root and root is not result.model.graph

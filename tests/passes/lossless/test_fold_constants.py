@@ -661,3 +661,24 @@ def test_any_graph_keeps_its_answers_bit_for_bit(model: ir.Model) -> None:
         for name, array in old.items():
             np.testing.assert_array_equal(new[name], array)
     assert not fold(model).modified
+
+
+def test_a_dead_end_may_take_what_was_to_be_folded_with_it(build: Build) -> None:
+    model = build(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        main (float[2,4] x) => (float[2,4] y) {
+          same = Identity (w)
+          sum = Add (x, same)
+          sizes = Shape (sum)
+          dead = Expand (one, sizes)
+          y = Relu (x)
+        }
+        """,
+        w=np.ones(4, np.float32),
+        one=np.ones(1, np.float32),
+    )
+
+    FoldConstants()(model)
+
+    assert [node.op_type for node in model.graph] == ["Relu"]
