@@ -45,7 +45,7 @@ class PruneChannels(Pass):
     - ``reconstruct``: fit the layers that lost inputs. Without it no data is needed, and the
       answers are those of the model with the removed weights set to zero.
     - ``ridge``: how much changes of weights are penalized, relative to the variance of inputs; 0
-      chooses it for each layer, where samples are few on a quarter of them that is held out.
+      chooses it for each layer, on a quarter of the samples that is held out.
     - ``samples``: how many samples to read at most; 0 for all.
     - ``multiple``: the number of channels left is a multiple of this, or of half of it and so on
       where the fraction cannot be reached otherwise. ONNX Runtime's convolutions compute so many

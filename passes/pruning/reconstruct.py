@@ -22,19 +22,19 @@ INPUTS = 8192
 """A layer with more inputs is left as it is: the moments of twice as many take 2 GB."""
 
 
-RIDGE = 0.01
-"""The penalty, relative to the variance of the inputs, where there are plenty of rows."""
-
-PLENTY = 5
-"""So many rows for each input: more make the penalty a matter of taste."""
-
 RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)
-"""Penalties to choose from where rows are few."""
+"""Penalties to choose from, relative to the variance of the inputs."""
 
 COARSE = (0.01, 1.0)
 """Those for layers with more than :data:`MANY` inputs, where one solution takes seconds."""
 
 MANY = 2048
+
+RIDGE = 0.01
+"""The penalty for such a layer where it has plenty of rows, which leaves little to choose."""
+
+PLENTY = 5
+"""So many rows for each input are plenty."""
 
 HELD = 4
 """One of so many rows of each batch, the last ones, is held out to choose the penalty on."""
@@ -93,8 +93,8 @@ def solve_consumers(
         context: Runs the models; the seed of the choice of rows.
         data: Unlabelled samples.
         ridge: The penalty on changes of weights, relative to the variance of the inputs; 0
-            leaves the choice to each layer: :data:`RIDGE` where there are plenty of rows, else
-            what does best on rows held out.
+            leaves the choice to each layer: what does best on rows held out, or :data:`RIDGE`
+            where a layer is large and has plenty of rows.
         samples: How many samples to read at most; 0 for all.
         result: Takes the consumers that are left as they are, with the reason.
 
@@ -157,9 +157,9 @@ def _solve(
     everything = known if held is None else known + held
     if not ridge:
         ridge = RIDGE
-        if held is not None and everything.rows < PLENTY * prior.shape[1]:
-            ridges = RIDGES if prior.shape[1] <= MANY else COARSE
-            ridge = best_ridge(known, held, prior, ridges)
+        inputs = prior.shape[1]
+        if held is not None and (inputs <= MANY or everything.rows < PLENTY * inputs):
+            ridge = best_ridge(known, held, prior, RIDGES if inputs <= MANY else COARSE)
     return everything.solve(ridge, prior)
 
 

@@ -394,7 +394,7 @@ def test_shipped_networks_of_blocks_with_few_samples(name: str, fraction: float)
         ("mnist_cnn_0", 0.25, 1.0),
         ("mnist_cnn_1", 0.5, 0.5),
         ("mnist_cnn_2", 0.5, 0.5),
-        ("mnist_cnn_3", 0.5, 1.5),
+        ("mnist_cnn_3", 0.5, 0.5),
         ("mnist_resnet", 0.57, 0.5),
         ("mnist_resnet", 0.26, 2.0),
         ("mnist_mobilenet", 0.6, 1.0),
