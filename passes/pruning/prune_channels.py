@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, get_args
 
 import numpy as np
 import onnx_ir as ir
 
 from ...backends.errors import UsageError
+from ...backends.feeds import sizes_in
 from ...backends.targets import Target
 from ..analysis.channel_rules import RULES
 from ..analysis.channels import ChannelGroup, OpId, Rule, channel_groups
@@ -117,6 +118,7 @@ class PruneChannels(Pass):
                 "prune-channels needs samples to fit the pruned model to",
                 hint="give some with --data, or set reconstruct=false",
             )
+        context = replace(context, dims=_sizes(model, context))
         before = count_macs(model, context.dims)
         if before is None:
             raise PassError(
@@ -184,6 +186,12 @@ class PruneChannels(Pass):
                 hint="the report says why channels are not free to go",
             )
         return masks
+
+
+def _sizes(model: ir.Model, context: Context) -> dict[str, int]:
+    """The sizes of dynamic dimensions to count at: those of one sample, where there are samples."""
+    batches = iter(()) if context.data is None else context.data.batches(1)
+    return sizes_in(model, next(batches, {})) | context.dims
 
 
 def _channels_at_a_time(target: Target) -> int:

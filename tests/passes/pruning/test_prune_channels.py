@@ -273,6 +273,24 @@ def test_less_than_can_be_reached_is_refused() -> None:
     assert "why" in caught.value.hint
 
 
+def test_work_is_counted_at_the_sizes_of_the_samples() -> None:
+    """A tracer keeps a size that the model declares as dynamic; only samples know it."""
+    text = """
+    <ir_version: 9, opset_import: ["" : 17]>
+    main (float[N,T,4] x) => (float[N,2] y) {
+      flat = Reshape (x, shape)  h = MatMul (flat, w)  r = Relu (h)  y = MatMul (r, v)
+    }
+    """
+    weights = {"shape": np.array([-1, 28]), "w": normal(28, 32), "v": normal(32, 2)}
+    one = build(text, weights)
+
+    result = PruneChannels(multiple=1).rewrite(one, Context(data=Samples({"x": normal(64, 7, 4)})))
+
+    before, after = result.details["macs"]
+    assert before == 28 * 32 + 32 * 2
+    assert after <= before / 2
+
+
 def test_work_that_cannot_be_counted_is_refused() -> None:
     text = """
     <ir_version: 9, opset_import: ["" : 17, "my" : 1]>
