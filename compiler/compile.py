@@ -225,7 +225,13 @@ def _warnings(run: Run, verified: dict[str, Any], latency: dict[str, Any]) -> li
     found = [
         f"{record.name} was wrong and is undone: {record.reason}" for record in run.quarantined
     ]
-    found += [f"not checked: {text}" for text in verified.get("not_run", ())]
+    if verified["status"] != "ok" and verified is not NOT_VERIFIED:
+        found.append(f"the answers were not checked: {verified['reason']}")
+    found += [
+        f"not checked: {text}"
+        for text in verified.get("not_run", ())
+        if text != verified.get("reason")
+    ]
     for name, output in verified.get("outputs", {}).items():
         if verified["status"] == "ok" and output["status"] != "ok":
             found.append(f"the output {name!r} is {output['status']}: {output['reason']}")
