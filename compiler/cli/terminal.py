@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -35,8 +36,25 @@ def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _ENDLESS
-    return Console(stderr=stderr, highlight=False, emoji=False, width=width)
+    if stream.isatty():
+        return Console(stderr=stderr, highlight=False, emoji=False)
+    width = None if "COLUMNS" in os.environ else _ENDLESS
+    trimmed = cast("IO[str]", _Trimmed(stream))
+    return Console(file=trimmed, highlight=False, emoji=False, width=width)
+
+
+class _Trimmed:
+    """A stream without the blanks that tables fill their last column up with."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write ``text``; rich writes what it fills up together with the end of the line."""
+        return self._stream.write(re.sub(r"[ \t]+(?=\n)", "", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def columns(*heads: str, wide: str | None = None) -> Table:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from onnxpress.compiler.cli import terminal
-from tests.compiler.cli.runner import ROOT
+from tests.compiler.cli.runner import ROOT, Command
 
 RESNET = ROOT / "benchmarks" / "models" / "mnist_resnet.onnx"
 
@@ -128,3 +128,13 @@ def test_completion(typed: str, found: str) -> None:
         check=False,
     )
     assert done.stdout.split() == [found], done.stderr
+
+
+def test_lines_in_a_pipe_end_where_their_text_ends(
+    onnxpress: Command, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    for command in (["inspect", models / "mnist_resnet.onnx"], ["passes", "cleanup"], ["--help"]):
+        printed = onnxpress(*command).out
+        assert printed
+        assert [line for line in printed.splitlines() if line != line.rstrip()] == []
