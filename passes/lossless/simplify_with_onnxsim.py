@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -19,10 +20,14 @@ from ..base import Context, Pass, Result
 from ..errors import UsageError
 from ..graph import nodes_of
 
+_LARGE = 4096
+"""Bytes from which onnxsim gets an initializer as an input: it copies what it gets several times,
+and what it could compute with weights, other passes have computed before."""
 _SIZE_LIMIT = 1 << 30
-"""Bytes of weights: onnxsim works on a protobuf, whose limit is 2 GiB, and holds several copies."""
+"""Bytes of other constants: onnxsim works on a protobuf, whose limit is 2 GiB."""
 
 
+_NOTHING = ir.tensor(np.empty(0, np.uint8))
 _FAILURES = (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError, ModelError)
 """What onnxsim raises, and what reading its result does."""
 
@@ -60,11 +65,13 @@ class SimplifyWithOnnxsim(Pass):
             result.decline("the model", because=reason)
             return result
         try:
-            before = to_proto(model, replace=_at_hand)
+            weights = _withheld(model)
+            before = _without_weights(model, weights)
             # An older version wants constants to be inputs, where reading a model took them out.
             before.ir_version = max(before.ir_version, 4)
             after = _simplified(_without_claims(before), self.max_growth)
             simpler = from_proto(after)
+            _give_back(simpler, weights)
         except _FAILURES as error:
             result.decline("the model", because=f"onnxsim fails: {_first_line(error)}")
             return result
@@ -90,8 +97,9 @@ class SimplifyWithOnnxsim(Pass):
 
 def _unfit(model: ir.Model) -> str:
     """Why onnxsim cannot be given ``model``; empty if it can."""
-    if weight_bytes(model) > _SIZE_LIMIT:
-        return "its weights are over 1 GiB, and onnxsim works on copies of them"
+    handed = weight_bytes(model) - sum(tensor.nbytes for tensor in _withheld(model).values())
+    if handed > _SIZE_LIMIT:
+        return "constants in its nodes are over 1 GiB, and onnxsim works on copies of them"
     if model.functions:
         return "it has local functions, which onnxsim would leave as they are or inline"
     if any(value.name in model.graph.initializers for value in model.graph.inputs):
@@ -100,6 +108,45 @@ def _unfit(model: ir.Model) -> str:
         if node.domain not in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
             return f"it has operators of the domain {node.domain}"
     return ""
+
+
+def _withheld(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """The large initializers of the main graph by name."""
+    return {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+        and value.const_value.nbytes >= _LARGE
+        and not (value.is_graph_input() or value.is_graph_output())
+    }
+
+
+def _without_weights(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> onnx.ModelProto:
+    """``model`` with inputs in place of ``weights``."""
+
+    def replace(owner: Owner, tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
+        return _NOTHING if owner.name in weights else _at_hand(owner, tensor)
+
+    proto: onnx.ModelProto = to_proto(model, replace=replace)
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name not in weights]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    for name, tensor in weights.items():
+        info = onnx.helper.make_tensor_value_info(name, tensor.dtype, tensor.shape.numpy())
+        proto.graph.input.append(info)
+    return proto
+
+
+def _give_back(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> None:
+    """Let the inputs of ``model`` that stand for ``weights`` be those initializers again."""
+    for value in list(model.graph.inputs):
+        weight = weights.get(value.name or "")
+        if weight is None:
+            continue
+        model.graph.inputs.remove(value)
+        if value.uses():
+            value.const_value = weight
+            model.graph.register_initializer(value)
 
 
 def _at_hand(_owner: Owner, tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:

@@ -235,6 +235,39 @@ def test_weights_in_another_file_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(answer(model, x), x @ weight)
 
 
+def test_large_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = ir.tensor(np.linspace(-1, 1, 64**2, dtype=np.float32).reshape(64, 64), name="w")
+    text = MODEL.replace("Relu (b)", "MatMul (b, w)").replace("N,3", "N,64")
+    model = ir.from_onnx_text(text, initializers=[weight])
+    handed = []
+    simplify = onnxsim.simplify
+
+    def spy(proto: onnx.ModelProto, **options: object) -> object:
+        handed.append(proto.ByteSize())
+        return simplify(proto, **options)
+
+    monkeypatch.setattr(onnxsim, "simplify", spy)
+
+    assert SimplifyWithOnnxsim().call(model).rewritten == ["the model"]
+
+    assert handed[0] < 1000
+    assert [node.op_type for node in model.graph] == ["MatMul"]
+    assert [value.name for value in model.graph.inputs] == ["x"]
+    assert model.graph.initializers["w"].const_value is weight
+    x = np.ones((2, 64), np.float32)
+    np.testing.assert_allclose(answer(model, x), x @ weight.numpy(), rtol=1e-6)
+
+
+def test_a_large_weight_that_is_no_longer_read_goes() -> None:
+    weight = ir.tensor(np.ones((2000,), np.float32), name="w")
+    text = MODEL.replace("Relu (b)", "Relu (b)\n  s = Shape (w)\n  t = Identity (s)")
+    model = ir.from_onnx_text(text, initializers=[weight])
+
+    assert SimplifyWithOnnxsim().call(model).rewritten == ["the model"]
+
+    assert list(model.graph.initializers) == []
+
+
 def test_constants_of_an_old_ir_version_need_not_be_inputs() -> None:
     text = MODEL.replace("ir_version: 9", "ir_version: 3").replace("17", "9")
     weight = ir.tensor(np.ones((3, 3), np.float32), name="w")
