@@ -66,7 +66,8 @@ def optimize(
         dims: Sizes of named dynamic dimensions.
         seed: The root of every random choice.
         verify: Check the answers after every pass and at the end.
-        time: Measure latency before and after; takes a few seconds.
+        time: Measure latency before and after, and withdraw the passes that make the result
+            slower; takes a few seconds.
         threads: Threads for timing; 0 is ONNX Runtime's choice.
         strict: Raise at the first wrong pass instead of undoing it.
         reproduce: A folder for models on which a pass was wrong.

@@ -18,9 +18,10 @@ from ..backends.feeds import sizes_in
 from ..backends.targets import Target
 from ..passes.analysis import cost
 from ..passes.base import EXACT, Context, Contract
+from .guard import Guard
 from .latency import latency_before_and_after, timing_feeds
-from .manager import Hook, PassManager, Run, check_needs
-from .pipeline import Pipeline, as_pipeline
+from .manager import Hook, PassManager, Run, check_needs, replay
+from .pipeline import Pipeline, Step, as_pipeline
 from .report import Report
 from .verify import Verifier
 
@@ -44,7 +45,7 @@ class Settings:
         dims: Sizes of named dynamic dimensions.
         seed: The root of every random choice.
         verify: Check answers after every step and at the end.
-        time: Measure latency before and after.
+        time: Measure latency before and after, and withdraw what makes the result slower.
         threads: Intra-op threads for timing; 0 is ONNX Runtime's choice.
         strict: Raise at the first wrong step instead of undoing it.
         reproduce: A folder for models on which a step was wrong.
@@ -94,6 +95,9 @@ def compile_model(
 ) -> Outcome:
     """Run ``passes`` over a copy of ``model``, check it, time it, and report.
 
+    Where latency is measured, passes that make the result slower are withdrawn (:class:`~.guard.
+    Guard`).
+
     Raises:
         PipelineError: ``passes`` is text that is not well formed.
         PassError: A pass lacks what it needs; raised before anything runs.
@@ -111,17 +115,8 @@ def compile_model(
         progress=settings.progress,
     )
     check_needs(pipeline, context)
-    verifier = _verifier(model, settings) if settings.verify else None
-    manager = PassManager(
-        pipeline,
-        checker=verifier,
-        hooks=settings.hooks,
-        strict=settings.strict,
-        reproduce=settings.reproduce,
-    )
-    run = manager.run(model, context)
+    run, latency = _guarded(model, pipeline, context, settings)
     verified = _verified(model, run, settings) if settings.verify else NOT_VERIFIED
-    latency = _latency(model, run, settings)
     both = (model, run.model)
     sizes = _sizes(model, verified, settings)
     report = Report(
@@ -143,6 +138,59 @@ def compile_model(
         warnings=_warnings(run, verified, latency),
     )
     return Outcome(run.model, report)
+
+
+def _run(
+    model: ir.Model,
+    pipeline: Pipeline,
+    context: Context,
+    settings: Settings,
+    withdrawn: Mapping[Step, str] | None = None,
+) -> Run:
+    manager = PassManager(
+        pipeline,
+        checker=_verifier(model, settings) if settings.verify else None,
+        hooks=settings.hooks,
+        strict=settings.strict,
+        reproduce=settings.reproduce,
+        withdrawn=withdrawn,
+    )
+    return manager.run(model, context)
+
+
+def _guarded(
+    model: ir.Model, pipeline: Pipeline, context: Context, settings: Settings
+) -> tuple[Run, dict[str, Any]]:
+    """The pipeline run over ``model`` without the passes that do not pay, and the latency."""
+    run = _run(model, pipeline, context, settings)
+    if not settings.time:
+        return run, NOT_TIMED
+    if not run.applied:
+        return run, {"status": "not-measured", "reason": "no pass changed the model"}
+    settings.progress("looking for inputs to time with", 0, None)
+    try:
+        feeds = timing_feeds(model, data=settings.data, dims=settings.dims, seed=settings.seed)
+    except (BackendError, DataError) as error:
+        return run, {"status": "not-measured", "reason": error.message}
+
+    def timed(before: ir.Model, after: ir.Model, seconds: float) -> dict[str, Any]:
+        return latency_before_and_after(
+            before,
+            after,
+            feeds,
+            provider=settings.target.provider,
+            threads=settings.threads,
+            seconds=seconds,
+            seed=settings.seed,
+        )
+
+    return Guard(
+        model,
+        timed,
+        rerun=lambda withdrawn: _run(model, pipeline, context, settings, withdrawn),
+        replay=lambda steps: replay(model, steps, context),
+        progress=settings.progress,
+    ).settle(run)
 
 
 def _verifier(model: ir.Model, settings: Settings) -> Verifier:
@@ -201,30 +249,16 @@ def _sizes(model: ir.Model, verified: dict[str, Any], settings: Settings) -> dic
     return sizes_in(model, timing_feeds(model, data=settings.data, dims=settings.dims))
 
 
-def _latency(model: ir.Model, run: Run, settings: Settings) -> dict[str, Any]:
-    if not settings.time:
-        return NOT_TIMED
-    if not any(record.modified for record in run.records):
-        return {"status": "not-measured", "reason": "no pass changed the model"}
-    settings.progress("timing before and after", 0, None)
-    try:
-        feeds = timing_feeds(model, data=settings.data, dims=settings.dims, seed=settings.seed)
-    except (BackendError, DataError) as error:
-        return {"status": "not-measured", "reason": error.message}
-    return latency_before_and_after(
-        model,
-        run.model,
-        feeds,
-        provider=settings.target.provider,
-        threads=settings.threads,
-        seed=settings.seed,
-    )
+def _withdrawn(run: Run) -> dict[str, str]:
+    """Why each pass that did not pay was withdrawn, however often it stands in the pipeline."""
+    return {record.name: record.reason for record in run.withdrawn}
 
 
 def _warnings(run: Run, verified: dict[str, Any], latency: dict[str, Any]) -> list[str]:
     found = [
         f"{record.name} was wrong and is undone: {record.reason}" for record in run.quarantined
     ]
+    found += [f"{name} is withdrawn: {reason}" for name, reason in _withdrawn(run).items()]
     if verified["status"] != "ok" and verified is not NOT_VERIFIED:
         found.append(f"the answers were not checked: {verified['reason']}")
     found += [
@@ -237,7 +271,7 @@ def _warnings(run: Run, verified: dict[str, Any], latency: dict[str, Any]) -> li
             found.append(f"the output {name!r} is {output['status']}: {output['reason']}")
     if latency.get("verdict") == "slower":
         found.append(
-            "the result is slower than the original on this machine; "
-            "try fewer passes with --passes or another --target"
+            "the result is slower than the original on this machine, by a pass that changes "
+            "answers on purpose and is kept for what else it gives"
         )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "Verdict",
     "apply",
     "check_needs",
+    "replay",
 ]
 
 
@@ -45,6 +46,7 @@ class PassManager:
         hooks: Called around every step.
         strict: Raise instead of quarantining.
         reproduce: A folder in which each quarantined step leaves the model it was wrong on.
+        withdrawn: Steps that are not run, each with the reason that its record then gives.
 
     Raises:
         PipelineError: ``passes`` is text that is not well formed.
@@ -58,12 +60,14 @@ class PassManager:
         hooks: Sequence[Hook] = (),
         strict: bool = False,
         reproduce: Path | None = None,
+        withdrawn: Mapping[Step, str] | None = None,
     ) -> None:
         self.pipeline = as_pipeline(passes)
         self.checker = checker
         self.hooks = tuple(hooks)
         self.strict = strict
         self.reproduce = reproduce
+        self.withdrawn = dict(withdrawn or {})
 
     def run(self, model: ir.Model, context: Context | None = None) -> Run:
         """Run the pipeline on a copy of ``model``, which itself stays as it is.
@@ -81,7 +85,8 @@ class PassManager:
         with without_collection() if self.checker is None else nullcontext():
             progress.run_all(self.pipeline)
         kept = model.clone() if progress.kept is model else progress.kept
-        return Run(kept, progress.records, time.perf_counter() - started, progress.verdict)
+        seconds = time.perf_counter() - started
+        return Run(kept, progress.records, seconds, progress.verdict, progress.applied)
 
 
 def check_needs(pipeline: Pipeline, context: Context) -> None:
@@ -117,6 +122,18 @@ def apply(step: Step, model: ir.Model, context: Context) -> ir.passes.PassResult
     except Exception as error:
         raise PassError(f"{type(error).__name__}: {error}") from error
     return result
+
+
+def replay(model: ir.Model, steps: Iterable[Step], context: Context) -> ir.Model:
+    """A copy of ``model`` after ``steps``, each of which did its work on it before.
+
+    Raises:
+        PassError: One of them fails.
+    """
+    model = model.clone()
+    for step in steps:
+        model = apply(step, model, context).model
+    return model
 
 
 class _Progress:
@@ -176,6 +193,9 @@ class _Progress:
 
     def run_step(self, step: Step, record: PassRecord) -> bool:
         """Run ``step`` once, keep or undo what it did, and say whether the model changed."""
+        if step in self.manager.withdrawn:
+            record.status, record.reason = "withdrawn", self.manager.withdrawn[step]
+            return False
         if step in self.refused:
             if record.status == "no-change":
                 record.status, record.reason = "skipped", "it was quarantined before"
@@ -248,9 +268,7 @@ class _Progress:
     def undo(self) -> None:
         """Let the kept model be what it was before the step that worked on the scratch copy."""
         if self.scratch is self.kept:
-            self.kept = self.original.clone()
-            for step in self.applied:
-                self.kept = apply(step, self.kept, self.context).model
+            self.kept = replay(self.original, self.applied, self.context)
         self.scratch = None
 
     def save_reproduction(self, step: Step, folder: Path) -> str:

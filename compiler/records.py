@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..passes.base import EXACT, Contract
 from .pipeline import Step
 
-Status: TypeAlias = Literal["ok", "no-change", "quarantined", "skipped"]
+Status: TypeAlias = Literal["ok", "no-change", "quarantined", "withdrawn", "skipped"]
 
 
 class Verdict(Protocol):
@@ -99,8 +99,15 @@ class Run:
     seconds: float
     verdict: Verdict | None = None
     """The check of ``model`` itself, unless it was compared with a reference set on the way."""
+    applied: list[Step] = field(default_factory=list)
+    """The steps that changed the model, in order, as often as each did."""
 
     @property
     def quarantined(self) -> list[PassRecord]:
         """The steps that were wrong and undone."""
         return [record for record in self.records if record.status == "quarantined"]
+
+    @property
+    def withdrawn(self) -> list[PassRecord]:
+        """The steps that were right, but did not pay."""
+        return [record for record in self.records if record.status == "withdrawn"]

@@ -120,7 +120,7 @@ Time = Annotated[
     bool | None,
     typer.Option(
         "--time/--no-time",
-        help="Measure the latency before and after (default).",
+        help="Measure the latency before and after, and withdraw what makes it worse (default).",
         rich_help_panel=MEASURING,
     ),
 ]

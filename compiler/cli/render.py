@@ -25,7 +25,13 @@ from ..report_text import (
 from . import terminal
 from .job import Job
 
-_STYLES = {"ok": "green", "no-change": "dim", "quarantined": "bold red", "skipped": "yellow"}
+_STYLES = {
+    "ok": "green",
+    "no-change": "dim",
+    "quarantined": "bold red",
+    "withdrawn": "yellow",
+    "skipped": "yellow",
+}
 _HEADS = ("pass", "rewritten", "declined", "nodes", "time")
 _NARROW = 80
 _EQUALITY = {
