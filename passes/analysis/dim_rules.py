@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from ..graph import constant_tensor
+from .operator_dims import OPERATOR_DIMS, NotFollowedError, join
 from .partial import Call, Dims, Item, UnknownError
 
 _READABLE_BYTES = 1024
@@ -50,6 +51,11 @@ def infer(call: Call) -> Sequence[Dims | None]:
         return [_broadcast(call)]
     if (rule := _RULES.get(kind)) is not None:
         return [rule(call)]
+    if (frequent := OPERATOR_DIMS.get(kind)) is not None:
+        try:
+            return [named(frequent(call), call.node.outputs[0])]
+        except NotFollowedError:
+            pass
     return _infer_with_onnx(call)
 
 
@@ -71,20 +77,7 @@ def _broadcast(call: Call) -> Dims | None:
 
 def _joined(call: Call, shapes: Sequence[Sequence[Item]]) -> Dims:
     """The sizes of several shapes broadcast together."""
-    rank = max(map(len, shapes))
-    joined = [
-        _widest({shape[axis] for shape in shapes if len(shape) >= -axis} - {1})
-        for axis in range(-rank, 0)
-    ]
-    return named(joined, call.node.outputs[0])
-
-
-def _widest(sizes: set[Item]) -> Item:
-    """What sizes other than 1 broadcast to: a fixed one wins over a name, which may be 1."""
-    fixed = [size for size in sizes if isinstance(size, int)]
-    if fixed or not sizes:
-        return fixed[0] if fixed else 1
-    return next(iter(sizes)) if len(sizes) == 1 else None
+    return named(join(shapes), call.node.outputs[0])
 
 
 def _shape(call: Call) -> Dims:
