@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable
+from collections import ChainMap
+from collections.abc import Iterable, MutableMapping
 
 import numpy as np
 import onnx_ir as ir
@@ -37,9 +39,9 @@ class Facts:
 
     def __init__(self, model: ir.Model) -> None:
         self._model = model
-        self._dims: dict[ir.Value, Dims | None] = {}
+        self._dims: MutableMapping[ir.Value, Dims | None] = {}
         self._types = ElementTypes(model.opset_imports.get("", 0))
-        self._partials: dict[ir.Value, Partial | None] = {}
+        self._partials: MutableMapping[ir.Value, Partial | None] = {}
         self._done: set[ir.Node] = set()
         self._opsets = {
             graph: function.opset_imports.get("", 0)
@@ -53,7 +55,14 @@ class Facts:
     def follow_all(self) -> None:
         """Follow every node of the model."""
         for root in (self._model.graph, *(f.graph for f in self._model.functions.values())):
-            self._walk(root)
+            self.follow_graph(root)
+
+    def follow_graph(self, graph: ir.Graph) -> None:
+        """Follow the nodes of ``graph``, inside its subgraphs as well."""
+        for node in graph:
+            for subgraph in subgraphs_of(node):
+                self.follow_graph(subgraph)
+            self._follow(node)
 
     def follow(self, nodes: Iterable[ir.Node]) -> None:
         """Follow ``nodes``, sorted, whose inputs are known as far as they will be."""
@@ -78,6 +87,22 @@ class Facts:
             else:
                 self._follow(node)
 
+    def fork(self) -> Facts:
+        """What is known here, to go on from and to suppose more, which this one never learns.
+
+        Its nodes count as not followed yet, and what it says of a value is the supposition or
+        what followed from it; else what is known here.
+        """
+        other = copy.copy(self)
+        other._dims = ChainMap({}, self._dims)
+        other._partials = ChainMap({}, self._partials)
+        other._done = set()
+        return other
+
+    def suppose(self, value: ir.Value, dims: Dims | None, partial: Partial | None) -> None:
+        """Take ``dims`` and ``partial`` for what is known of ``value``."""
+        self._dims[value], self._partials[value] = dims, partial
+
     def dims(self, value: ir.Value) -> Dims | None:
         """The sizes of ``value``; ``None`` if not even its rank is known."""
         if value not in self._dims:
@@ -92,7 +117,7 @@ class Facts:
     def partial(self, value: ir.Value) -> Partial | None:
         """The integers in ``value`` as far as known; ``None`` if it is no such tensor."""
         if value not in self._partials:
-            self._partials[value] = _constant(value)
+            self._partials[value] = _constant(value) or self._unread(value)
         return self._partials[value]
 
     def arrays(self) -> dict[ir.Value, Array]:
@@ -113,18 +138,12 @@ class Facts:
             return None
         return math.ceil(math.prod(sizes) * dtype.itemsize)
 
-    def _walk(self, graph: ir.Graph) -> None:
-        for node in graph:
-            for subgraph in subgraphs_of(node):
-                self._walk(subgraph)
-            self._follow(node)
-
     def _follow(self, node: ir.Node) -> None:
         if node in self._done:
             return
         self._done.add(node)
         if is_op(node, "If"):
-            self._join_branches(node, subgraphs_of(node))
+            self._join_branches(node)
         elif not node.domain and not any(a.is_ref() for a in node.attributes.values()):
             main = self._model.opset_imports.get("", 0)
             opset = main if node.graph is None else self._opsets.get(node.graph, main)
@@ -157,11 +176,30 @@ class Facts:
                 answer.items[index] = None  # it wraps around
         self._partials[output] = answer
 
-    def _join_branches(self, node: ir.Node, branches: tuple[ir.Graph, ...]) -> None:
-        """An output of ``If`` has the sizes that both branches give it."""
+    def _unread(self, value: ir.Value) -> Partial | None:
+        """The integers that ``value``, an input of fixed sizes, is fed: so many, all unknown."""
+        dims = self._dims.get(value) if value.is_graph_input() else None
+        if dims is None or (dtype := self.dtype(value)) not in TYPES or dtype is None:
+            return None
+        sizes = [size for size in dims if isinstance(size, int)]
+        if len(sizes) < len(dims) or math.prod(sizes) > LIMIT:
+            return None
+        return Partial(dtype, np.full(sizes, None, object))
+
+    def _join_branches(self, node: ir.Node) -> None:
+        """An output of ``If`` has the sizes that both branches give it, or the one it takes."""
+        condition = None if node.inputs[0] is None else self.partial(node.inputs[0])
+        taken = None if condition is None or condition.items.size != 1 else condition.known()
+        if taken is not None:
+            branch = node.attributes["then_branch" if taken.item() else "else_branch"].as_graph()
+            for output, answer in zip(node.outputs, branch.outputs, strict=True):
+                self.suppose(output, self.dims(answer), self.partial(answer))
+            return
+        branches = subgraphs_of(node)
         for index, output in enumerate(node.outputs):
             shapes = [self.dims(branch.outputs[index]) for branch in branches]
             known = [shape for shape in shapes if shape is not None]
+            self._dims[output] = None
             if len(known) == len(shapes) and len({len(shape) for shape in known}) == 1:
                 sizes = [ds[0] if len(set(ds)) == 1 else None for ds in zip(*known, strict=True)]
                 self._dims[output] = named(sizes, output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -13,25 +13,34 @@ from ..graph import constant, graph_of, graphs_of, is_op, nodes_of, take_over, v
 from .constants import ConstantWriter, drop_unused, remove_node
 
 
-def take_known_branches(model: ir.Model, result: Result) -> bool:
-    """Put in the place of each ``If`` with a constant condition what its branch computes.
+def take_known_branches(
+    model: ir.Model, result: Result, decided: Mapping[ir.Node, bool] | None = None
+) -> bool:
+    """Put in the place of each ``If`` with a known condition what its branch computes.
 
-    In functions and subgraphs as well. Once sizes are known, what stands in the other branch need
-    not even be valid for them, and ONNX Runtime, which infers them, would not load the model.
+    Known are conditions that are constant, and those ``decided`` already. In functions and
+    subgraphs as well. Once sizes are known, what stands in the other branch need not even be valid
+    for them, and ONNX Runtime, which infers them, would not load the model.
 
     Returns:
         Whether there were any; ``result`` names them.
     """
-    known = [node for node in nodes_of(model) if is_op(node, "If") and _condition(node) is not None]
+    known: dict[ir.Node, bool] = {}
+    for node in nodes_of(model):
+        if is_op(node, "If"):
+            condition = (decided or {}).get(node, known_condition(node))
+            if condition is not None:
+                known[node] = condition
     if known:
         mover = _Mover(model)
-        for node in reversed(known):  # those inside others first
+        for node, condition in reversed(known.items()):  # those inside others first
             result.rewrote(node)
-            mover.replace(node)
+            mover.replace(node, condition)
     return bool(known)
 
 
-def _condition(node: ir.Node) -> bool | None:
+def known_condition(node: ir.Node) -> bool | None:
+    """The condition of ``node``, an ``If``, where it is constant."""
     array = constant(node.inputs[0])
     return bool(array.item()) if array is not None and array.size == 1 else None
 
@@ -55,10 +64,10 @@ class _Mover:
         self.values = _count(value.name for graph in graphs for value in values_in(graph))
         self.nodes = _count(node.name for graph in graphs for node in graph)
 
-    def replace(self, node: ir.Node) -> None:
-        """Put the branch that ``node`` takes in its place."""
+    def replace(self, node: ir.Node, condition: bool) -> None:
+        """Put the branch that ``node`` takes under ``condition`` in its place."""
         names = ("then_branch", "else_branch")
-        taken, other = names if _condition(node) else names[::-1]
+        taken, other = names if condition else names[::-1]
         branch = node.attributes[taken].as_graph()
         self.forget(node.attributes[other].as_graph())
         answers: list[ir.Value] = list(branch.outputs)

@@ -12,6 +12,7 @@ from ..analysis.values import Facts
 from ..base import Array, Context, Pass, Result
 from ..errors import UsageError
 from ..graph import add_initializer, graph_of, is_op, nodes_of, take_over
+from .branch_choice import choose_branches
 from .branches import take_known_branches
 from .constant_region import Region, find_region, plan_region
 from .constants import ConstantWriter, constant_node, drop_unused, is_unused, remove_node
@@ -31,7 +32,8 @@ class FoldConstants(Pass):
     are followed one by one: ``Shape(x)[1]`` is constant where that axis has a fixed size, whatever
     the batch. A ``Reshape`` or ``Expand`` whose target is known but for the batch gets a constant
     target. Shapes come from the declared graph inputs alone, never from ``value_info``. An ``If``
-    whose condition is constant makes way for the branch that it takes.
+    whose condition is constant makes way for the branch that it takes; so does one whose other
+    branch gives a recurrent layer or a convolution, further on, a tensor that it cannot read.
 
     Not evaluated: random and training operators, ``QuantizeLinear`` and its relatives, sequences,
     and domains other than ONNX's. Nodes inside subgraphs and functions are folded as well.
@@ -58,10 +60,13 @@ class FoldConstants(Pass):
         arrays: dict[ir.Value, Array] = {}
         for _ in range(_ROUNDS):
             facts, done = Facts(model), len(result.rewritten)
-            if reads_sizes := any(is_op(node, "Shape", "Size") for node in nodes_of(model)):
+            kinds = {node.op_type for node in nodes_of(model)}
+            reads_sizes, decided = not kinds.isdisjoint({"Shape", "Size"}), {}
+            if reads_sizes or "If" in kinds:
                 facts.follow_all()
                 arrays.update(facts.arrays())
                 _fix_targets(model, facts, result)
+                decided = choose_branches(model, facts) if "If" in kinds else {}
             evaluated = 0
             for root in (model.graph, *(body.graph for body in model.functions.values())):
                 opsets = root.opset_imports
@@ -70,7 +75,7 @@ class FoldConstants(Pass):
                 evaluated += evaluator.nodes
             if evaluated:
                 result.details["evaluated"] = result.details.get("evaluated", 0) + evaluated
-            taken = take_known_branches(model, result)
+            taken = take_known_branches(model, result, decided)
             if not (taken or (reads_sizes and evaluated and len(result.rewritten) > done)):
                 break
         return result
