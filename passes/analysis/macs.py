@@ -33,7 +33,14 @@ def macs(model: ir.Model, dims: Mapping[str, int] | None = None) -> int | None:
         those of the inputs, or shapes cannot be inferred at all.
     """
     try:
-        return graph_macs(sized(model, dims, inline=True).graph)
+        clone = _fed(model, dims, inline=True)
+        for node in ir.traversal.RecursiveGraphIterator(clone.graph):
+            for output in node.outputs:
+                output.shape = None
+        _fill_gaps(clone)
+        known = graph_macs(clone.graph)
+        # ONNX follows the bodies of loops as well, but takes far longer.
+        return graph_macs(sized(model, dims, inline=True).graph) if known is None else known
     except ModelError:
         return None
 
@@ -53,6 +60,18 @@ def sized(
     Raises:
         ModelError: Shapes cannot be inferred at all, or functions cannot be inlined.
     """
+    clone = _fed(model, dims, inline=inline)
+    annotate_shapes(clone)
+    _fill_gaps(clone)
+    return clone
+
+
+def _fed(model: ir.Model, dims: Mapping[str, int] | None, *, inline: bool) -> ir.Model:
+    """A clone of ``model`` with fixed shapes for inputs, and in place of what it says of others.
+
+    Raises:
+        ModelError: Functions cannot be inlined.
+    """
     clone = model.clone()
     sizes = dict(dims or {})
     if all(isinstance(value.type, ir.TensorType) for value in fed_inputs(clone)):
@@ -65,8 +84,6 @@ def sized(
             value.shape = _fixed(value.shape, sizes)
     if inline and clone.functions:
         _inline(clone)
-    annotate_shapes(clone)
-    _fill_gaps(clone)
     return clone
 
 
