@@ -14,7 +14,7 @@ from rich.console import Console
 
 from onnxpress.backends.errors import OnnxpressError
 
-from . import cli, suites
+from . import cli, fuzz_suite, suites
 
 app = typer.Typer(
     name="benchmarks",
@@ -30,6 +30,7 @@ app.command("lossless")(suites.lossless_suite)
 app.command("shipped")(suites.shipped_suite)
 app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)
+app.command("fuzz")(fuzz_suite.fuzz_suite)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

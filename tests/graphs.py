@@ -17,7 +17,20 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from onnxpress.backends.base import Array, Feeds
-from tests.graph_building import control_flow, elementwise, layers, movement, reductions, sizes
+from tests.graph_building import (
+    affine,
+    attention,
+    branches,
+    chains,
+    control_flow,
+    elementwise,
+    layers,
+    movement,
+    normalizations,
+    reductions,
+    sizes,
+    spelled,
+)
 from tests.graph_building.builder import (
     BATCH,
     BOOL,
@@ -32,10 +45,15 @@ from tests.graph_building.builder import (
 )
 from tests.graph_building.registry import ENTRIES
 
-MODULES = (control_flow, elementwise, layers, movement, reductions, sizes)
+MODULES = (
+    *(control_flow, elementwise, layers, movement, reductions, sizes),
+    *(affine, attention, branches, chains, normalizations, spelled),
+)
 """What registers operators when it is imported."""
 
 OLDEST, NEWEST = 9, 25
+OPSETS = (17, *range(OLDEST, NEWEST + 1))
+DTYPES = (FLOAT, FLOAT, FLOAT, DOUBLE, FLOAT16)
 STEPS = [name for name, entry in ENTRIES.items() for _ in range(entry.weight)]
 
 
@@ -59,38 +77,80 @@ class Case:
         printer.text(f"a case of\n{onnx.printer.to_text(self.model)}\n")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """All numbers that decide what a case is: drawn by hypothesis, or by a seed.
+
+    ``steps`` holds names in ``ENTRIES`` with the choices of each, ``ending`` the choices of what
+    is answered; the others are those of :class:`~tests.graph_building.builder.Style`.
+    """
+
+    opset: int
+    dtype: int
+    dynamic: bool
+    odd_names: bool
+    defaults: bool
+    seed: int
+    steps: tuple[tuple[str, tuple[int, ...]], ...]
+    ending: tuple[int, ...]
+
+    def case(self) -> Case:
+        """Build the case."""
+        rng = np.random.default_rng(self.seed)
+        style = Style(self.opset, self.dtype, self.dynamic, self.odd_names, self.defaults, rng)
+        scope = Scope(style)
+        for name, choices in self.steps:
+            scope.choices = Choices(choices)
+            if ENTRIES[name].works_in(style):
+                ENTRIES[name].extend(scope)
+        scope.choices = Choices(self.ending)
+        model = _model(scope)
+        counts = (2, 1, 3) if self.dynamic else (2,)
+        feeds = tuple(dict(_feeds(scope, count, self.seed)) for count in counts)
+        return Case(model, feeds, self.dtype)
+
+
 @st.composite
 def cases(draw: st.DrawFn, steps: Sequence[str] = STEPS, most: int = 12) -> Case:
     """Models over ``steps``, names in ``ENTRIES``, with at most ``most`` of them."""
-    style = Style(
-        opset=draw(st.sampled_from([17, *range(OLDEST, NEWEST + 1)])),
-        dtype=draw(st.sampled_from([FLOAT, FLOAT, FLOAT, DOUBLE, FLOAT16])),
+    numbers = st.lists(st.integers(0, 29), max_size=14).map(tuple)
+    plans = st.lists(st.tuples(st.sampled_from(steps), numbers), min_size=2, max_size=most)
+    plan = Plan(
+        opset=draw(st.sampled_from(OPSETS)),
+        dtype=draw(st.sampled_from(DTYPES)),
         dynamic=draw(st.booleans()),
         odd_names=draw(st.booleans()),
         defaults=draw(st.booleans()),
-        rng=np.random.default_rng(seed := draw(st.integers(0, 100))),
+        seed=draw(st.integers(0, 100)),
+        steps=tuple(draw(plans)),
+        ending=draw(numbers),
     )
-    numbers = st.lists(st.integers(0, 29), max_size=14)
-    plans = st.lists(st.tuples(st.sampled_from(steps), numbers), min_size=2, max_size=most)
-    scope = Scope(style)
-    for name, choices in draw(plans):
-        scope.choices = Choices(choices)
-        if ENTRIES[name].works_in(style):
-            ENTRIES[name].extend(scope)
-    scope.choices = Choices(draw(numbers))
-    model = _model(scope)
-    counts = (2, 1, 3) if style.dynamic else (2,)
-    feeds = tuple(dict(_feeds(scope, count, seed)) for count in counts)
-    return Case(model, feeds, style.dtype)
+    return plan.case()
+
+
+def plan_of(seed: int, steps: Sequence[str] = STEPS, most: int = 12) -> Plan:
+    """The plan that ``seed`` decides; the same in every process."""
+    rng = np.random.default_rng([seed, 1])
+
+    def numbers(length: int) -> tuple[int, ...]:
+        return tuple(rng.integers(0, 30, length).tolist())
+
+    names = rng.choice(np.array(steps), rng.integers(2, most + 1)).tolist()
+    return Plan(
+        opset=int(rng.choice(OPSETS)),
+        dtype=int(rng.choice(DTYPES)),
+        dynamic=bool(rng.integers(2)),
+        odd_names=bool(rng.integers(2)),
+        defaults=bool(rng.integers(2)),
+        seed=seed,
+        steps=tuple((name, numbers(int(rng.integers(0, 15)))) for name in names),
+        ending=numbers(int(rng.integers(0, 15))),
+    )
 
 
 def plain(name: str, *, opset: int) -> Case:
     """The plainest model with the step ``name``; without it, where the version is too old."""
-    style = Style(opset, FLOAT, True, False, False, np.random.default_rng(0))
-    scope = Scope(style)
-    if ENTRIES[name].works_in(style):
-        ENTRIES[name].extend(scope)
-    return Case(_model(scope), (dict(_feeds(scope, 2, 0)),), FLOAT)
+    return Plan(opset, FLOAT, True, False, False, 0, ((name, ()),), ()).case()
 
 
 def _model(scope: Scope) -> onnx.ModelProto:
@@ -134,7 +194,7 @@ def _outputs(scope: Scope) -> list[Tensor]:
     others = [*scope.tensors, *scope.inputs, *scope.constants]
     for _ in range(choices.of([0, 1, 2])):
         leaves.append(choices.of(others[::-1]))
-    return leaves
+    return leaves + scope.leaves
 
 
 def _computed(scope: Scope) -> set[str]:

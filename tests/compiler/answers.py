@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -15,8 +16,8 @@ _ROUNDINGS = 64
 """How many roundings of the largest number it is computed from an answer may be off by."""
 
 
-def run(model: onnx.ModelProto, feeds: Feeds) -> list[Array]:
-    """What ONNX Runtime answers without optimizations."""
+def run(model: onnx.ModelProto, *feeds: Feeds) -> list[dict[str, Array]]:
+    """What ONNX Runtime answers without optimizations, by name, for each of ``feeds``."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
@@ -24,7 +25,8 @@ def run(model: onnx.ModelProto, feeds: Feeds) -> list[Array]:
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return list(session.run(None, dict(feeds)))
+    names = [value.name for value in session.get_outputs()]
+    return [dict(zip(names, session.run(None, dict(one)), strict=True)) for one in feeds]
 
 
 class Expected:
@@ -38,17 +40,16 @@ class Expected:
     def __init__(self, case: Case, feeds: Iterable[Feeds] | None = None) -> None:
         self.case = case
         self.feeds = list(case.feeds if feeds is None else feeds)
-        self.names = [value.name for value in case.model.graph.output]
-        self.answers = [run(case.model, one) for one in self.feeds]
+        self.names = list(dict.fromkeys(value.name for value in case.model.graph.output))
+        self.answers = run(case.model, *self.feeds)
 
     def problems(self, model: onnx.ModelProto) -> list[str]:
         """What ``model`` answers otherwise."""
         found = []
-        for feeds, rights in zip(self.feeds, self.answers, strict=True):
-            origins = self._origins(feeds)
-            answers = run(model, feeds)
-            for name, right, answer in zip(self.names, rights, answers, strict=True):
-                if problem := _problem(right, answer, _tolerance(origins[name])):
+        for at, answers in enumerate(run(model, *self.feeds)):
+            for name in self.names:
+                tolerance = _tolerance(self._origins[at][name])
+                if problem := _problem(self.answers[at][name], answers[name], tolerance):
                     found.append(f"{name} {problem}")
         return found
 
@@ -56,33 +57,39 @@ class Expected:
         """Whether ``model`` answers otherwise by far: or by more than four times what the verifier
         documents to let pass, the root of a rounding, as a share of the largest element.
         """
-        for feeds, rights in zip(self.feeds, self.answers, strict=True):
-            origins = self._origins(feeds)
+        for at, feeds in enumerate(self.feeds):
             try:
-                answers = run(model, feeds)
+                (answers,) = run(model, feeds)
             except Exception:  # noqa: BLE001 - ONNX Runtime's errors have no base of their own
                 return True
-            for name, right, answer in zip(self.names, rights, answers, strict=True):
-                share = 4 * _eps(origins[name]) ** 0.5
-                if _problem(right, answer, share * _largest([right])):
+            for name in self.names:
+                right = self.answers[at][name]
+                share = 4 * _eps(self._origins[at][name]) ** 0.5
+                if _problem(right, answers[name], share * _largest([right])):
                     return True
         return False
 
-    def _origins(self, feeds: Feeds) -> dict[str, list[Array]]:
-        """All arrays that each output is computed from, itself included."""
+    @cached_property
+    def _origins(self) -> list[dict[str, list[Array]]]:
+        """For each of the feeds, all arrays that each output is computed from, itself included."""
         inner = onnx.ModelProto.FromString(self.case.model.SerializeToString())
         nodes = [node for node in inner.graph.node if node.op_type != "SequenceConstruct"]
         names = list(dict.fromkeys(name for node in nodes for name in node.output if name))
         del inner.graph.output[:]
         inner.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        values = {one.name: onnx.numpy_helper.to_array(one) for one in inner.graph.initializer}
-        values |= feeds
-        values |= zip(names, run(inner, feeds) if names else [], strict=True)
+        weights = {one.name: onnx.numpy_helper.to_array(one) for one in inner.graph.initializer}
         sources = _sources(inner.graph)
-        return {
-            name: [values[one] for one in sources.get(name, {name}) if one in values]
-            for name in self.names
-        }
+        computed = run(inner, *self.feeds) if names else [{} for _ in self.feeds]
+        found = []
+        for feeds, tensors in zip(self.feeds, computed, strict=True):
+            values = {**weights, **feeds, **tensors}
+            found.append(
+                {
+                    name: [values[one] for one in sources.get(name, {name}) if one in values]
+                    for name in self.names
+                }
+            )
+        return found
 
 
 def _problem(right: Array, answer: Array, tolerance: float) -> str:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnxpress.backends.serde import from_proto, to_proto
+from onnxpress.backends.serde import to_proto
+from onnxpress.backends.targets import Target
 from onnxpress.compiler.compile import compile_model
 from onnxpress.compiler.manager import PassManager
-from onnxpress.compiler.pipeline import parse
-from onnxpress.compiler.structure import check_structure
+from onnxpress.compiler.pipeline import parse, preset
 from onnxpress.compiler.verify import Verifier
 from onnxpress.passes.base import Context
 from tests.compiler.answers import Expected, with_inner
+from tests.compiler.kept import ONNXSIM, exact_passes, faults, loaded, rewritten
 from tests.compiler.mutation import Mutate
 from tests.graph_building.registry import ENTRIES
 from tests.graphs import STEPS, Case, cases, plain
 
-OURS = ("cleanup", "fold-constants", "fold-batch-norm")
-ONNXSIM = "simplify-with-onnxsim"
-TOGETHER = "fixpoint{cleanup,fold-constants,fold-batch-norm}"
-LEVEL_2 = f"cleanup,fold-constants,fold-batch-norm,cleanup,{ONNXSIM},{TOGETHER}"
+OURS = exact_passes()
+LEVEL_2 = str(preset(2, Target("cpu")))
 
 always = settings(derandomize=True, suppress_health_check=list(HealthCheck))
 often = settings(max_examples=2500, suppress_health_check=list(HealthCheck))
-
-
-def loaded(case: Case) -> ir.Model:
-    return from_proto(onnx.ModelProto.FromString(case.model.SerializeToString()))
 
 
 def written(model: ir.Model) -> bytes:
@@ -51,38 +45,21 @@ def pipelines(names: tuple[str, ...]) -> st.SearchStrategy[str]:
     return st.lists(rows | groups, min_size=1, max_size=2).map(",".join)
 
 
-def check_signature(before: onnx.GraphProto, after: onnx.GraphProto) -> None:
-    """Inputs stay as they are; outputs keep name, order, type and rank, and declared sizes."""
-    assert list(before.input) == list(after.input)
-    for old, new in zip(before.output, after.output, strict=True):
-        one, other = old.type.tensor_type, new.type.tensor_type
-        assert (old.name, one.elem_type) == (new.name, other.elem_type)
-        for a, b in zip(one.shape.dim, other.shape.dim, strict=True):
-            assert b.dim_value == a.dim_value or not a.dim_value
-            assert b.dim_param == a.dim_param or a.dim_param != "N"
-
-
 def check_kept(case: Case, pipeline: str) -> None:
     model = loaded(case)
     before = written(model)
 
-    finished = PassManager(pipeline, strict=True).run(model)
+    finished = rewritten(model, pipeline)
 
-    result = to_proto(finished.model)
-    onnx.checker.check_model(result)
-    check_signature(case.model.graph, result.graph)
-    graph = case.model.graph
-    names = [[value.name for value in values] for values in (graph.input, graph.output)]
-    check_structure(finished.model, *names)
-    assert Expected(case).problems(result) == []
+    assert faults(Expected(case), finished.model) == []
     assert written(model) == before
     changed = any(record.modified for record in finished.records)
     assert changed == (written(finished.model) != before)
 
 
 def check_settled(case: Case, pipeline: str) -> None:
-    once = PassManager(pipeline, strict=True).run(loaded(case)).model
-    twice = PassManager(pipeline, strict=True).run(once)
+    once = rewritten(loaded(case), pipeline).model
+    twice = rewritten(once, pipeline)
     assert [record.name for record in twice.records if record.modified] == []
     assert written(twice.model) == written(once)
 

@@ -17,6 +17,7 @@ Dim: TypeAlias = int | str
 T = TypeVar("T")
 
 BOOL, INT64, UINT8 = int(TensorProto.BOOL), int(TensorProto.INT64), int(TensorProto.UINT8)
+INT32 = int(TensorProto.INT32)
 FLOAT, DOUBLE, FLOAT16 = (
     int(TensorProto.FLOAT),
     int(TensorProto.DOUBLE),
@@ -30,7 +31,8 @@ ROUNDING = frozenset(
     | {"InstanceNormalization", "LayerNormalization", "LRN", "AveragePool", "GlobalAveragePool"}
     | {"Add", "Sub", "Mul", "Div", "Sum", "Mean", "Pow", "Resize", "Upsample", "CumSum"}
     | {"ReduceMean", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"}
-    | {"ReduceLogSumExp", "Softmax", "LogSoftmax"}
+    | {"ReduceLogSumExp", "Softmax", "LogSoftmax", "Exp", "Log", "Sqrt", "Reciprocal", "Tanh"}
+    | {"Sigmoid", "HardSigmoid", "HardSwish", "Softplus", "Erf", "Mish", "Gelu"}
 )
 """Operators that a rewrite may compute in another way, so that their answers move a little."""
 
@@ -119,6 +121,7 @@ class Scope:
         style: What holds for the whole model.
         outer: The scope around it, whose tensors it can read.
         is_function: Whether it is a function's body, which has no initializers.
+        leaves: Tensors that are answered and that nothing may read.
     """
 
     style: Style
@@ -130,6 +133,7 @@ class Scope:
     inputs: list[Tensor] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     constants: list[Tensor] = field(default_factory=list)
+    leaves: list[Tensor] = field(default_factory=list)
     functions: list[onnx.FunctionProto] = field(default_factory=list)
     named: int = 0
     last: str = "v"
@@ -232,7 +236,11 @@ class Scope:
     def weights(self, *shape: int, spread: float = 1.0, dtype: int | None = None) -> Tensor:
         """A constant of random numbers, or one of that shape that is there already."""
         dtype = self.style.dtype if dtype is None else dtype
-        same = [one for one in self.root.constants if (one.dtype, one.shape) == (dtype, shape)]
+        same = [
+            one
+            for one in self.root.constants
+            if (one.dtype, one.shape) == (dtype, shape) and one.bound < 100
+        ]
         if same and not self.is_function and self.choices.below(4) == 1:
             return same[-1]
         values = self.style.rng.normal(0.0, spread, shape)

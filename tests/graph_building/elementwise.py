@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.graph_building.arithmetic import joined
 from tests.graph_building.builder import BOOL, DOUBLE, FLOAT, INT64, UINT8, Dim, Scope, Tensor
 from tests.graph_building.registry import operator
 
@@ -103,29 +104,17 @@ def _partner(s: Scope, x: Tensor, most: float = 1e3) -> tuple[Tensor, tuple[Dim,
         others = [
             one
             for one in s.visible()
-            if one.dtype == x.dtype and one.bound <= most and _joined(x.shape, one.shape)
+            if one.dtype == x.dtype and one.bound <= most and joined(x.shape, one.shape)
         ]
         if others:
             other = s.choices.of(others[:4])
-            return other, _joined(x.shape, other.shape) or x.shape
+            return other, joined(x.shape, other.shape) or x.shape
     if form == 3 and x.rank > 1 and (sizes := x.fixed(1)):
         return s.weights(*sizes, *[1] * (x.rank - 2)), x.shape
     if form == 4:  # a constant with more axes than x
         return s.weights(*[1] * (x.rank + 1)), (1, *x.shape)
     last = x.shape[-1:] if x.rank else ()
     return s.weights(*[size if isinstance(size, int) else 1 for size in last]), x.shape
-
-
-def _joined(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
-    """The shape of ``a`` and ``b`` broadcast together, if they can be at any size."""
-    rank = max(len(a), len(b))
-    pairs = zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True)
-    shape: list[Dim] = []
-    for one, other in pairs:
-        if one != other and 1 not in {one, other}:
-            return None
-        shape.append(other if one == 1 else one)
-    return tuple(shape)
 
 
 _BOUNDS: dict[str, Callable[[float, float], float]] = {
@@ -210,7 +199,7 @@ def logic(s: Scope) -> Tensor:
 @operator()
 def where(s: Scope) -> Tensor:
     condition, x = _truth(s), s.floats()
-    shape = _joined(condition.shape, x.shape)
+    shape = joined(condition.shape, x.shape)
     if shape is None:
         condition, shape = s.constant(np.array(s.choices.flag())), x.shape
     pair = [x, s.scalar(0.5, x.dtype)]

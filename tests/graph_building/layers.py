@@ -12,7 +12,7 @@ _LARGEST = 12
 """No axis grows past this size."""
 
 
-def _image(s: Scope, least: int = 1) -> Tensor:
+def image(s: Scope, least: int = 1) -> Tensor:
     """A tensor with channels and one or two spatial axes of fixed sizes, none below ``least``."""
 
     def fits(one: Tensor) -> bool:
@@ -59,7 +59,7 @@ def _group(s: Scope, channels: int) -> int:
 
 @operator(double=False)
 def conv(s: Scope, x: Tensor | None = None) -> Tensor:
-    x = x or _image(s)
+    x = x or image(s)
     kernel, sizes, attributes = _windows(s, x)
     channels = _sizes(x)[0]
     group = _group(s, channels)
@@ -76,7 +76,7 @@ def conv(s: Scope, x: Tensor | None = None) -> Tensor:
 
 @operator(double=False)
 def conv_transpose(s: Scope, x: Tensor | None = None) -> Tensor:
-    x = x or _image(s)
+    x = x or image(s)
     channels, *spatial = _sizes(x)
     if max(spatial) > _LARGEST // 2:
         return conv(s, x)
@@ -191,7 +191,7 @@ def linear_block(s: Scope) -> Tensor:
 
 @operator(double=False, weight=4)
 def conv_block(s: Scope) -> Tensor:
-    x = _image(s)
+    x = image(s)
     x = batch_norm(s, x) if s.choices.below(3) == 1 else x
     return _after(s, s.choices.of([conv, conv, conv_transpose])(s, x))
 
@@ -199,7 +199,7 @@ def conv_block(s: Scope) -> Tensor:
 @operator(double=False)
 def classifier(s: Scope) -> Tensor:
     """A normalization, a flattening and a Gemm."""
-    x = batch_norm(s, _image(s))
+    x = batch_norm(s, image(s))
     width = math.prod(_sizes(x))
     flat = (x.shape[0], width)
     if s.choices.flag() and not x.is_empty:
@@ -211,14 +211,14 @@ def classifier(s: Scope) -> Tensor:
 
 @operator(double=False)
 def max_pool(s: Scope) -> Tensor:
-    x = _image(s)
+    x = image(s)
     _, sizes, attributes = _windows(s, x)
     return s.emit("MaxPool", [x], [(x.dtype, (*x.shape[:2], *sizes))], **attributes)[0]
 
 
 @operator(double=False)
 def average_pool(s: Scope) -> Tensor:
-    x = _image(s)
+    x = image(s)
     _, sizes, attributes = _windows(s, x)
     if s.choices.flag():
         attributes["count_include_pad"] = 1
@@ -227,7 +227,7 @@ def average_pool(s: Scope) -> Tensor:
 
 @operator(double=False)
 def global_pool(s: Scope) -> Tensor:
-    x = _image(s)
+    x = image(s)
     kind = s.choices.of(["GlobalAveragePool", "GlobalMaxPool"])
     return s.emit(kind, [x], [(x.dtype, (*x.shape[:2], *[1] * (x.rank - 2)))])[0]
 
@@ -239,7 +239,7 @@ def _epsilon(x: Tensor) -> float:
 
 @operator(double=False)
 def instance_norm(s: Scope) -> Tensor:
-    x = _image(s, least=2)
+    x = image(s, least=2)
     channels = _sizes(x)[0]
     inputs = [x, s.weights(channels), s.weights(channels)]
     return s.add("InstanceNormalization", inputs, x, epsilon=_epsilon(x), bound=16.0)
@@ -255,7 +255,7 @@ def layer_norm(s: Scope) -> Tensor:
 
 @operator(double=False)
 def local_response_norm(s: Scope) -> Tensor:
-    x = _image(s)
+    x = image(s)
     return s.add("LRN", [x], x, size=s.choices.of([1, 3])) if x.rank == 4 else x
 
 
