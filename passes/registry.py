@@ -17,6 +17,7 @@ _BUILTIN: dict[str, str] = {
     "fold-constants": ".lossless.fold_constants:FoldConstants",
     "fold-batch-norm": ".lossless.fold_batch_norm:FoldBatchNorm",
     "cleanup": ".lossless.cleanup:Cleanup",
+    "batch-slices": ".lossless.batch_slices:BatchSlices",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
     "insert-qdq": ".quantization.insert_qdq:InsertQDQ",
     "prune-channels": ".pruning.prune_channels:PruneChannels",

@@ -30,6 +30,7 @@ from tests.graph_building import (
     reductions,
     sizes,
     spelled,
+    unrolled,
 )
 from tests.graph_building.builder import (
     BATCH,
@@ -47,7 +48,7 @@ from tests.graph_building.registry import ENTRIES
 
 MODULES = (
     *(control_flow, elementwise, layers, movement, reductions, sizes),
-    *(affine, attention, branches, chains, normalizations, spelled),
+    *(affine, attention, branches, chains, normalizations, spelled, unrolled),
 )
 """What registers operators when it is imported."""
 
