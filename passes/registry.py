@@ -16,6 +16,7 @@ ENTRY_POINTS = "onnxpress.passes"
 _BUILTIN: dict[str, str] = {
     "fold-constants": ".lossless.fold_constants:FoldConstants",
     "fold-batch-norm": ".lossless.fold_batch_norm:FoldBatchNorm",
+    "fuse-gemm": ".lossless.fuse_gemm:FuseGemm",
     "cleanup": ".lossless.cleanup:Cleanup",
     "batch-slices": ".lossless.batch_slices:BatchSlices",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
