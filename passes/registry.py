@@ -17,6 +17,7 @@ _BUILTIN: dict[str, str] = {
     "fold-constants": ".lossless.fold_constants:FoldConstants",
     "fold-batch-norm": ".lossless.fold_batch_norm:FoldBatchNorm",
     "fuse-gemm": ".lossless.fuse_gemm:FuseGemm",
+    "merge-branches": ".lossless.merge_branches:MergeBranches",
     "cleanup": ".lossless.cleanup:Cleanup",
     "batch-slices": ".lossless.batch_slices:BatchSlices",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",

@@ -16,9 +16,8 @@ from ..graph import feeds_only, graph_of, is_op, take_over
 from .affine import Affine, Layer
 from .constants import resolved_constant
 from .layers import LINEAR, LayerWriter, bias_add, constant_side, hidden_taps, match_layer
+from .normalizations import EPSILON, inference_map
 
-_EPSILON = float(np.float32(1e-5))
-"""The default of ``epsilon``; attributes are single precision, whatever type is computed in."""
 _ROLES = ("scale", "shift", "mean", "variance")
 
 
@@ -74,7 +73,7 @@ def _chains(model: ir.Model, result: Result) -> Iterator[_Chain]:
         for norm in list(ir.traversal.RecursiveGraphIterator(root)):
             if norm in seen or not is_op(norm, "BatchNormalization"):
                 continue
-            affine, source = _affine(norm, opset), norm.inputs[0]
+            affine, source = inference_map(norm, opset), norm.inputs[0]
             if isinstance(affine, str) or source is None:
                 result.decline(norm, because=str(affine))
                 continue
@@ -82,40 +81,13 @@ def _chains(model: ir.Model, result: Result) -> Iterator[_Chain]:
             while (after := _only_reader(norms[-1].outputs[0])) is not None:
                 if not is_op(after, "BatchNormalization") or after.graph is not norm.graph:
                     break
-                step = _affine(after, opset)
+                step = inference_map(after, opset)
                 if isinstance(step, str):
                     break
                 affine = affine.then(step)
                 norms.append(after)
             seen.update(norms)
             yield _Chain(tuple(norms), source, affine)
-
-
-def _affine(norm: ir.Node, opset: int) -> Affine | str:
-    """``norm`` as a per-channel map, or why it is none."""
-    attributes = norm.attributes
-    if any(attribute.is_ref() for attribute in attributes.values()):
-        return "an attribute of it is set by the caller of the function"
-    further = [output for output in norm.outputs[1:] if output.name]
-    if attributes.get_int("training_mode", 0) or (opset < 14 and further):
-        return "it runs in training mode"
-    if any(output.uses() or output.is_graph_output() for output in further):
-        return "one of its further outputs is read"
-    if attributes.get_int("spatial", 1) == 0:
-        return "it normalizes each position on its own (spatial=0)"
-    known = [resolved_constant(value) for value in norm.inputs[1:5]]
-    arrays = [array.astype(np.float64) for array in known if array is not None]
-    if len(arrays) < 4:
-        return "one of its statistics is not constant"
-    gamma, beta, mean, variance = arrays
-    spread = variance + attributes.get_float("epsilon", _EPSILON)
-    if not (spread > 0).all():
-        return "a variance plus epsilon is not positive"
-    scale = gamma / np.sqrt(spread)
-    shift = beta - mean * scale
-    if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
-        return "one of its statistics is not finite"
-    return Affine(scale, shift)
 
 
 class _Folder:
@@ -206,7 +178,7 @@ class _Folder:
         """Make the last normalization of ``chain`` do what all of them do."""
         *first, last = chain.norms
         size = chain.affine.scale.size
-        gamma = chain.affine.scale * np.sqrt(1 + last.attributes.get_float("epsilon", _EPSILON))
+        gamma = chain.affine.scale * np.sqrt(1 + last.attributes.get_float("epsilon", EPSILON))
         arrays = gamma, chain.affine.shift, np.zeros(size), np.ones(size)
         old = [resolved_constant(value) for value in last.inputs[1:5]]
         types = [array.dtype for array in old if array is not None]

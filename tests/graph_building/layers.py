@@ -196,6 +196,39 @@ def conv_block(s: Scope) -> Tensor:
     return _after(s, s.choices.of([conv, conv, conv_transpose])(s, x))
 
 
+@operator(double=False, weight=4)
+def branches(s: Scope) -> Tensor:
+    """Convs, poolings, normalizations and shortcuts over one image, added up."""
+    x = _image(s)
+    channels, count = _sizes(x)[0], x.rank - 2
+    made = []
+    for kind in [0, *(s.choices.below(5) for _ in range(s.choices.of([1, 2, 3])))]:
+        reach, dilation = s.choices.of([1, 0, 2]), 1 + s.choices.below(2)
+        windows: dict[str, Any] = {"pads": [reach * dilation] * 2 * count}
+        if kind < 2:
+            group = _group(s, channels)
+            windows |= {"group": group, "dilations": [dilation] * count}
+            fan = channels // group * (2 * reach + 1) ** count
+            weight = s.weights(
+                channels, channels // group, *[2 * reach + 1] * count, spread=fan**-0.5
+            )
+            made.append(s.add("Conv", [x, weight], x, bound=3 * x.bound, **windows))
+        elif kind == 2:
+            kernel = {"kernel_shape": [3] * count, "pads": [1] * 2 * count}
+            made.append(s.add("AveragePool", [x], x, count_include_pad=1, **kernel))
+        else:
+            made.append(x if kind == 3 else batch_norm(s, x))
+        if s.choices.flag():
+            factor = s.weights(channels, *[1] * count)
+            made[-1] = s.add("Mul", [made[-1], factor], x, bound=4 * made[-1].bound)
+    total = made[0]
+    for other in made[1:]:
+        adding = s.choices.of(["Add", "Sum", "Sub"])
+        pair = [total, other] if s.choices.below(2) == 0 else [other, total]
+        total = s.add(adding, pair, x, bound=total.bound + other.bound)
+    return total
+
+
 @operator(double=False)
 def classifier(s: Scope) -> Tensor:
     """A normalization, a flattening and a Gemm."""
