@@ -142,9 +142,21 @@ def _constant_of_shape(call: Call) -> Dims:
     return named(_items(call, 0), call.node.outputs[0])
 
 
+def _range(call: Call) -> Dims | None:
+    """Counting from 0 to a size has that size."""
+    try:
+        start, limit, delta = (call.partial(index).items.item() for index in range(3))
+    except UnknownError:
+        limit = None
+    if isinstance(limit, str) and (start, delta) == (0, 1):
+        return (limit,)
+    return _infer_with_onnx(call)[0]
+
+
 _RULES: Final[dict[str, Callable[[Call], Dims | None]]] = {
     "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,
+    "Range": _range,
     "Reshape": _reshape,
     "Shape": _shape,
     "Size": _size,

@@ -31,7 +31,25 @@ def _widest(sizes: set[Item]) -> Item:
     fixed = [size for size in sizes if isinstance(size, int)]
     if fixed or not sizes:
         return fixed[0] if fixed else 1
-    return next(iter(sizes)) if len(sizes) == 1 else None
+    left = {size for size in sizes if not any(_is_cut(size, other) for other in sizes)}
+    return next(iter(left)) if len(left) == 1 else None
+
+
+def _cut(size: int, end: str) -> str:
+    """The name of the smaller of ``size`` and the size called ``end``."""
+    return f"min({end},{size})"
+
+
+def _is_cut(size: Item, whole: Item) -> bool:
+    """Whether ``size`` broadcasts with ``whole`` only where it is no smaller.
+
+    It is ``whole`` or a number above 1, whichever is smaller: positions up to the sequence's length
+    are added to the sequence.
+    """
+    if not isinstance(size, str) or not size.startswith(f"min({whole},"):
+        return False
+    bound = size.removeprefix(f"min({whole},").removesuffix(")")
+    return bound.isdecimal() and int(bound) > 1
 
 
 def _axis(axis: int, rank: int) -> int:
@@ -94,7 +112,7 @@ def _gather(call: Call) -> Sequence[Item]:
 
 def _slice(call: Call) -> Sequence[Item]:
     dims: list[Item] = list(call.dims())
-    starts, ends = call.numbers(1, "starts"), call.numbers(2, "ends")
+    starts, ends = call.numbers(1, "starts"), _ends(call)
     if starts is None or ends is None:
         raise NotFollowedError
     axes, steps = call.numbers(3, "axes"), call.numbers(4, "steps")
@@ -105,11 +123,21 @@ def _slice(call: Call) -> Sequence[Item]:
         size = dims[place]
         if step == 0:
             raise UnknownError
-        if isinstance(size, int):
+        if not isinstance(end, int):
+            cut = (start, step) == (0, 1) and isinstance(size, int) and end is not None
+            dims[place] = _cut(size, end) if cut else None
+        elif isinstance(size, int):
             dims[place] = _taken(size, start, end, step)
         elif (start, step) != (0, 1) or end < 2**31 - 1:
             dims[place] = None
     return dims
+
+
+def _ends(call: Call) -> Sequence[Item] | None:
+    """Where the slices end; some may be known by name or not at all."""
+    if not call.has(2):
+        return call.numbers(2, "ends")
+    return list(call.partial(2).items.flat)
 
 
 def _taken(size: int, start: int, end: int, step: int) -> int:

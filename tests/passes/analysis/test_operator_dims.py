@@ -167,3 +167,40 @@ def test_names_stay_where_sizes_do(call: str, dims: Any) -> None:
     text = f"""<ir_version: 8, opset_import: ["" : 17]>
       g (float[N,3,H,8] x, float[5,3,3,3] k, float[8,2] m) => (float y) {{ y = {call} }}"""
     assert told(onnx.parser.parse_model(text)) == dims
+
+
+POSITIONS = """<ir_version: 8, opset_import: ["" : 17]>
+  g (float[N,M,8] x, float[512,8] table, int64 fed) => (float y)
+  <int64[1] zero = {0}, int64 first = {0}, int64 step = {1}, int64 one = {1}>
+{
+  shape = Shape (x)
+  length = Gather (shape, one)
+  end = Unsqueeze (length, zero)
+  y = CALL
+}"""
+
+
+@pytest.mark.parametrize(
+    ("call", "dims"),
+    [
+        ("Slice (table, zero, end)", ("min(M,512)", 8)),
+        ("Slice (x, zero, end)", ("y:0", "M", 8)),
+        ("Add (x, positions)\npositions = Slice (table, zero, end)", ("N", "M", 8)),
+        ("Add (other, positions)\npositions = Slice (table, zero, end)\n"
+         "other = Transpose <perm = [1, 0, 2]> (x)", ("M", "y:1", 8)),
+        ("Range (first, length, step)", ("M",)),
+        ("Range (step, length, step)", ("y:0",)),
+        ("Range (first, fed, step)", ("y:0",)),
+        ("Range (first, one, step)", (1,)),
+    ],
+)  # fmt: skip
+def test_positions_are_as_many_as_the_sequence_is_long(call: str, dims: Any) -> None:
+    lines = "\n".join(f"y = {call}".splitlines()[::-1])
+    text = POSITIONS.replace("y = CALL", lines)
+    assert told(onnx.parser.parse_model(text)) == dims
+
+
+def test_a_sequence_is_not_as_short_as_a_table_of_one_position() -> None:
+    text = POSITIONS.replace("512", "1").replace("CALL", "Add (x, p)")
+    text = text.replace("  y =", "  p = Slice (table, zero, end)\n  y =")
+    assert told(onnx.parser.parse_model(text)) == ("N", "y:1", 8)
