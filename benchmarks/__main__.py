@@ -14,7 +14,7 @@ from rich.console import Console
 
 from onnxpress.backends.errors import OnnxpressError
 
-from . import cli, fuzz_suite, suites
+from . import cli, fuzz_suite, probes, suites
 
 app = typer.Typer(
     name="benchmarks",
@@ -30,6 +30,7 @@ app.command("lossless")(suites.lossless_suite)
 app.command("shipped")(suites.shipped_suite)
 app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)
+app.command("probe")(probes.probe)
 app.command("fuzz")(fuzz_suite.fuzz_suite)
 
 

@@ -37,7 +37,7 @@ class LiftConvolutions(Pass):
     directly or through activations, sums and pools are lifted together, so that what is between
     them stays blocked.
 
-    Measured on one thread with AVX-512 (``python -m benchmarks probe lift``): depthwise 1.8 to 16
+    Measured on one thread with AVX-512 (``python -m benchmarks probe``): depthwise 1.8 to 16
     times faster, strided ones of 64 channels and more 1.1 to 2 times, rows of two and more 1.1 to
     1.4 times; one alone with stride 1 is no faster, nor are channels that do not fill a block or
     sums over fewer than 128 or at least 1536 products. Those stay.
