@@ -54,7 +54,8 @@ class Convolution:
     def weight(self) -> Array:
         shape = (self.outputs, self.inputs // self.groups, self.kernel)
         weight = np.random.default_rng(0).normal(size=shape) / np.sqrt(shape[1] * shape[2])
-        return weight.astype(np.float32)
+        single: Array = weight.astype(np.float32)
+        return single
 
     def call(self, source: str, target: str, weight: str, *, lifted: bool) -> str:
         pad, lead = self.kernel // 2, "1," if lifted else ""

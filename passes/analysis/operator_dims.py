@@ -123,9 +123,11 @@ def _slice(call: Call) -> Sequence[Item]:
         size = dims[place]
         if step == 0:
             raise UnknownError
-        if not isinstance(end, int):
-            cut = (start, step) == (0, 1) and isinstance(size, int) and end is not None
-            dims[place] = _cut(size, end) if cut else None
+        if end is None:
+            dims[place] = None
+        elif isinstance(end, str):
+            from_start = (start, step) == (0, 1)
+            dims[place] = _cut(size, end) if from_start and isinstance(size, int) else None
         elif isinstance(size, int):
             dims[place] = _taken(size, start, end, step)
         elif (start, step) != (0, 1) or end < 2**31 - 1:

@@ -199,7 +199,7 @@ def conv_block(s: Scope) -> Tensor:
 @operator(double=False, weight=4)
 def branches(s: Scope) -> Tensor:
     """Convs, poolings, normalizations and shortcuts over one image, added up."""
-    x = _image(s)
+    x = image(s)
     channels, count = _sizes(x)[0], x.rank - 2
     made = []
     for kind in [0, *(s.choices.below(5) for _ in range(s.choices.of([1, 2, 3])))]:
