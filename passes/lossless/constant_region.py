@@ -9,7 +9,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from ..base import Array
-from ..graph import constant_tensor, is_constant, is_op, subgraphs_of
+from ..graph import constant_tensor, is_constant, is_op, nodes_in, subgraphs_of
 from .evaluate import nbytes_of
 from .foldable import captured, refusal
 
@@ -51,7 +51,7 @@ def find_region(
             constants[value] = value in arrays or is_constant(value)
         return constants[value]
 
-    for node in ir.traversal.RecursiveGraphIterator(graph):
+    for node in nodes_in(graph):
         if node in region.owners or is_op(node, "Constant"):
             continue
         named = [output for output in node.outputs if output.name]
