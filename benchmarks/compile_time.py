@@ -1,4 +1,4 @@
-"""How long compiling takes: level 1 against other simplifiers, and how it grows with the graph.
+"""How long compiling takes: levels 1 and 2 against other simplifiers, and growth with the graph.
 
 Everything is timed inside this process, from a ``ModelProto`` in memory to a ``ModelProto`` in
 memory, without verification; the median of interleaved runs after one that is not counted.
@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,17 +23,24 @@ from onnxpress.backends.targets import Target
 from onnxpress.compiler.api import as_model
 from onnxpress.compiler.manager import PassManager
 from onnxpress.compiler.pipeline import preset
+from onnxpress.passes.base import Context
 
 from .apart import first_line
 
-OURS = "onnxpress"
+LEVELS = (1, 2)
 Compile: TypeAlias = Callable[[onnx.ModelProto], object]
 
 
-def onnxpress_level1(proto: onnx.ModelProto) -> object:
-    """``-O 1`` without verification."""
-    manager = PassManager(preset(1, Target("portable")), strict=True)
-    return to_proto(manager.run(as_model(proto)).model)
+def ours(level: int) -> str:
+    """What results call onnxpress at ``level``."""
+    return f"-O {level}"
+
+
+def onnxpress_at(level: int, proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``-O level`` without verification and timing."""
+    target = Target("portable" if level == 1 else "cpu")
+    manager = PassManager(preset(level, target))
+    return to_proto(manager.run(as_model(proto), Context(target=target)).model)
 
 
 def _onnxsim(proto: onnx.ModelProto) -> object:
@@ -67,7 +75,8 @@ def measure(name: str, path: Path, peers: Sequence[str], runs: int = 5) -> Compi
     """
     proto = onnx.load(path)
     found = CompileTimes(name, len(proto.graph.node))
-    compilers = {OURS: onnxpress_level1} | {peer: PEERS[peer] for peer in peers}
+    mine: dict[str, Compile] = {ours(level): partial(onnxpress_at, level) for level in LEVELS}
+    compilers = mine | {peer: PEERS[peer] for peer in peers}
     times: dict[str, list[float]] = {one: [] for one in compilers}
     for _ in range(runs + 1):
         for one, compiler in compilers.items():
@@ -76,7 +85,7 @@ def measure(name: str, path: Path, peers: Sequence[str], runs: int = 5) -> Compi
             try:
                 times[one].append(_seconds(compiler, proto))
             except Exception as error:
-                if one == OURS:
+                if one in mine:
                     raise
                 found.failed[one] = f"{type(error).__name__}: {first_line(error)}"
     for one, spent in times.items():
@@ -94,12 +103,13 @@ def _seconds(compiler: Compile, proto: onnx.ModelProto) -> float:
     return time.perf_counter() - started
 
 
-def ratio(results: Iterable[CompileTimes], peer: str) -> float | None:
-    """Geometric mean of onnxpress's time over ``peer``'s, over the models that both finished."""
+def ratio(results: Iterable[CompileTimes], level: int, peer: str) -> float | None:
+    """Geometric mean of the time of ``-O level`` over ``peer``'s, where both finished."""
+    mine = ours(level)
     ratios = [
-        one.seconds[OURS] / one.seconds[peer]
+        one.seconds[mine] / one.seconds[peer]
         for one in results
-        if {OURS, peer} <= one.seconds.keys()
+        if {mine, peer} <= one.seconds.keys()
     ]
     return statistics.geometric_mean(ratios) if ratios else None
 
@@ -168,12 +178,12 @@ class Growth:
         return self.seconds[1] / self.seconds[0] / (self.nodes[1] / self.nodes[0])
 
 
-def growth(small: int = 1_000, large: int = 20_000, runs: int = 5) -> Growth:
-    """Time level 1 on :func:`synthetic` graphs of ``small`` and ``large`` nodes, interleaved."""
+def growth(level: int, small: int = 1_000, large: int = 20_000, runs: int = 5) -> Growth:
+    """Time ``-O level`` on :func:`synthetic` graphs of two sizes, interleaved."""
     protos = [synthetic(nodes) for nodes in (small, large)]
     spent: list[list[float]] = [[], []]
     for _ in range(runs + 1):
         for proto, times in zip(protos, spent, strict=True):
-            times.append(_seconds(onnxpress_level1, proto))
+            times.append(_seconds(partial(onnxpress_at, level), proto))
     first, second = (statistics.median(times[1:]) for times in spent)
     return Growth((small, large), (first, second))

@@ -1,22 +1,27 @@
 """What lossless rewriting does to real models: nodes, checked answers, latency.
 
-Each model and level is a process of its own with a time limit. Latency is measured on the inputs
-that ``corpus.toml`` gives, in the first of their sizes, on one thread, in default sessions,
-original and result interleaved. The answers are checked on inputs that onnxpress finds by itself.
+Each model and level is a process of its own with a time limit. Models are compiled as users do,
+with everything checked and timed; then the result's answers are compared once more, on the inputs
+of ``corpus.toml``, and its latency is measured on the first of their sizes, on one thread, in
+default sessions, original and result interleaved.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnxpress
 from onnxpress.compiler.latency import latency_before_and_after
 
+from . import agreement, peers
 from .apart import CallError, apart
 from .corpus import load_corpus
 
-LEVELS = (1, 2)
+LEVELS = (1, 2, 3)
+Row: TypeAlias = Mapping[str, Any]
 
 
 def measure(name: str, level: int, *, limit: float, cache: Path | None = None) -> dict[str, Any]:
@@ -31,20 +36,59 @@ def measure(name: str, level: int, *, limit: float, cache: Path | None = None) -
 def _measure(name: str, level: int, cache: Path | None) -> dict[str, Any]:
     model = load_corpus(cache)[name]
     original = onnxpress.load(model.path)
-    outcome = onnxpress.optimize(original, level=level)
+    outcome = onnxpress.optimize(original, level=level, time=True, threads=1)
     report = outcome.report
-    verified = report.verified
+    checked = agreement.verifier(model, original).check(outcome.model)
+    verified, reason = agreement.verdict(checked)
+    if report.verified["status"] != "ok":
+        verified, reason = report.verified["status"], report.verified["reason"]
     feeds = model.feeds()[0]
     latency = latency_before_and_after(original, outcome.model, feeds, threads=1, seconds=8)
     return {
         "nodes": report.nodes,
         "bytes": report.bytes,
         "seconds": report.seconds,
-        "verified": verified["status"],
-        "reason": verified.get("reason", ""),
-        "max_abs": verified.get("max_abs"),
-        "quarantined": {
-            record.name: record.reason for record in report.passes if record.status == "quarantined"
-        },
+        "verified": verified,
+        "reason": reason,
+        "max_abs": checked.max_abs,
+        "inputs": checked.cases,
+        "quarantined": _reasons(report, "quarantined"),
+        "withdrawn": _reasons(report, "withdrawn"),
         "latency": latency,
     }
+
+
+def _reasons(report: Any, status: str) -> dict[str, str]:
+    return {record.name: record.reason for record in report.passes if record.status == status}
+
+
+def timed(rows: Iterable[Row]) -> list[Row]:
+    """The rows that have a latency."""
+    return [row for row in rows if row.get("latency", {}).get("status") == "measured"]
+
+
+def of_level(rows: Iterable[Row], level: int) -> list[Row]:
+    """The rows of one level."""
+    return [row for row in rows if row["level"] == level]
+
+
+def geometric_mean(rows: Iterable[Row]) -> float | None:
+    """The geometric mean of the speedups, if there are any."""
+    found = [row["latency"]["speedup"] for row in timed(rows)]
+    return statistics.geometric_mean(found) if found else None
+
+
+def smallest(found: Sequence[Row], model: str) -> Row | None:
+    """The row of the peer that leaves the fewest nodes of ``model`` and is right."""
+    right = [row for row in found if row["model"] == model and peers.is_right(row)]
+    return min(right, key=lambda row: row["nodes"], default=None)
+
+
+def larger(rows: Sequence[Row], found: Sequence[Row]) -> list[tuple[str, int, Row]]:
+    """The models of which ``-O 1`` leaves more nodes than a peer that is right: how many, whose."""
+    behind = []
+    for row in of_level(rows, 1):
+        best = smallest(found, row["model"])
+        if best is not None and "nodes" in row and row["nodes"][1] > best["nodes"]:
+            behind.append((row["model"], row["nodes"][1], best))
+    return behind

@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import store
+from . import lossless as measuring
+from . import peers, store
+from .compile_time import ours
 
 Results: TypeAlias = dict[str, Any]
 _VERDICTS = ("faster", "no significant difference", "slower")
@@ -65,27 +67,50 @@ def lossless_models(results: Results) -> str:
     return _with_source("\n\n".join(parts), results)
 
 
+def node_counts(results: Results) -> str:
+    """The nodes that ``-O 1`` and other simplifiers leave of every model."""
+    found = results.get("peers", [])
+    names = [name for name in peers.PEERS if any(row["peer"] == name for row in found)]
+    rows = []
+    for row in measuring.of_level(results["rows"], 1):
+        of_model = {one["peer"]: one for one in found if one["model"] == row["model"]}
+        counts = [f"{count:,}" for count in row["nodes"]] if "nodes" in row else ["", "fails"]
+        shown = (peers.shown(of_model.get(name)) for name in names)
+        rows.append([row["model"], *counts, *shown])
+    head = ["model", "original", "`-O 1`", *names]
+    return _with_source(_table(head, rows, right=range(1, len(head))), results)
+
+
 def compile_time(results: Results) -> str:
     """The geometric means and the growth."""
-    peers, growth = results["ratios"], results["growth"]
     packages = results["environment"]["packages"]
     rows = [
-        [f"{peer} {packages[peer]}", f"{value:.2f}", str(_finished(results, peer))]
-        for peer, value in peers.items()
+        [
+            f"`-O {level}`",
+            f"{peer} {packages[peer]}",
+            f"{value:.2f}",
+            str(_finished(results, int(level), peer)),
+        ]
+        for level, found in results["levels"].items()
+        for peer, value in found["ratios"].items()
     ]
-    head = ["onnxpress `-O 1` against", "time, geometric mean of ratios", "models both finish"]
-    table = _table(head, rows, right=(1, 2))
-    small, large = growth["nodes"]
-    note = (
-        f"From {small:,} to {large:,} nodes the time grows {growth['over_linear']:.2f} times as "
-        f"fast as the graph ({growth['seconds'][0]:.2f} s to {growth['seconds'][1]:.1f} s)."
-    )
-    return _with_source(f"{table}\n\n{note}", results)
+    head = ["onnxpress", "against", "time, geometric mean of ratios", "models both finish"]
+    table = _table(head, rows, right=(2, 3))
+    notes = []
+    for level, found in results["levels"].items():
+        growth = found["growth"]
+        small, large = growth["nodes"]
+        notes.append(
+            f"From {small:,} to {large:,} nodes the time of `-O {level}` grows "
+            f"{growth['over_linear']:.2f} times as fast as the graph "
+            f"({growth['seconds'][0]:.2f} s to {growth['seconds'][1]:.1f} s)."
+        )
+    return _with_source("\n\n".join([table, *notes]), results)
 
 
 def compile_times(results: Results) -> str:
     """Every model."""
-    names = ["onnxpress", *results["ratios"]]
+    names = list(dict.fromkeys(name for row in results["rows"] for name in row["seconds"]))
     rows = [
         [
             row["model"],
@@ -106,9 +131,12 @@ def glance(shipped: Results, lossless: Results, compiling: Results) -> str:
     lines = [
         *_families(shipped["rows"]),
         *(_level(level, rows) for level, rows in _levels(lossless).items()),
-        "**Compile time** at `-O 1`: "
-        + ", ".join(f"{value:.2f} times {peer}'s" for peer, value in compiling["ratios"].items())
-        + " (geometric means).",
+        *(
+            f"**Compile time** at `-O {level}`: "
+            + ", ".join(f"{value:.2f} times {peer}'s" for peer, value in found["ratios"].items())
+            + " (geometric means)."
+            for level, found in compiling["levels"].items()
+        ),
     ]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -158,6 +186,8 @@ def _losses(lossless: Results, shipped: Results, compiling: Results) -> Iterator
         for row in rows:
             if "error" in row:
                 yield f"`-O {level}` fails on {row['model']}: {row['error']}."
+    for model, nodes, best in measuring.larger(lossless["rows"], lossless.get("peers", [])):
+        yield f"`-O 1` leaves {nodes} nodes of {model}, {best['peer']} {best['nodes']}."
     for row in shipped["rows"]:
         net, done = row["net"].removeprefix("mnist_"), row["variant"]
         if row["latency"]["verdict"] == "slower":
@@ -165,18 +195,24 @@ def _losses(lossless: Results, shipped: Results, compiling: Results) -> Iterator
         drop = 100 * (row["top1"][0] - row["top1"][1])
         if drop > 0.5:
             yield f"{net}, {done}: loses {drop:.2f} points of top-1."
-    for peer in compiling["ratios"]:
-        pairs = [
-            row["seconds"]["onnxpress"] / row["seconds"][peer]
-            for row in compiling["rows"]
-            if {"onnxpress", peer} <= row["seconds"].keys()
-        ]
-        slower = [one for one in pairs if one > 1]
-        if slower:
-            yield (
-                f"Compiling takes longer than {peer} does on {len(slower)} of {len(pairs)} models, "
-                f"{max(slower):.1f} times as long at worst."
-            )
+    for level, found in compiling["levels"].items():
+        for peer in found["ratios"]:
+            yield from _longer(compiling["rows"], int(level), peer)
+
+
+def _longer(rows: Sequence[Results], level: int, peer: str) -> Iterator[str]:
+    mine = ours(level)
+    pairs = [
+        row["seconds"][mine] / row["seconds"][peer]
+        for row in rows
+        if {mine, peer} <= row["seconds"].keys()
+    ]
+    slower = [one for one in pairs if one > 1]
+    if slower:
+        yield (
+            f"Compiling at `-O {level}` takes longer than {peer} does on {len(slower)} of "
+            f"{len(pairs)} models, {max(slower):.1f} times as long at worst."
+        )
 
 
 PARTS: Mapping[str, tuple[Sequence[str], Callable[..., str]]] = {
@@ -185,6 +221,7 @@ PARTS: Mapping[str, tuple[Sequence[str], Callable[..., str]]] = {
     "shipped": (["shipped"], shipped),
     "lossless": (["lossless"], lossless),
     "lossless-models": (["lossless"], lossless_models),
+    "node-counts": (["lossless"], node_counts),
     "compile-time": (["compile-time"], compile_time),
     "compile-times": (["compile-time"], compile_times),
     "losses": (["lossless", "shipped", "compile-time"], losses),
@@ -196,7 +233,7 @@ def _levels(results: Results) -> dict[int, list[Results]]:
     levels: dict[int, list[Results]] = {}
     for row in results["rows"]:
         levels.setdefault(row["level"], []).append(row)
-    return levels
+    return dict(sorted(levels.items()))
 
 
 def _timed(rows: Iterable[Results]) -> list[Results]:
@@ -224,8 +261,8 @@ def _models(rows: Iterable[Results]) -> str:
     return _table(head, cells, right=(1, 2))
 
 
-def _finished(results: Results, peer: str) -> int:
-    return sum({"onnxpress", peer} <= row["seconds"].keys() for row in results["rows"])
+def _finished(results: Results, level: int, peer: str) -> int:
+    return sum({ours(level), peer} <= row["seconds"].keys() for row in results["rows"])
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -51,7 +51,7 @@ def test_every_entry_is_whole(model: corpus.CorpusModel) -> None:
     assert [str(parse_kind(kind)) for kind in model.inputs.values()]
     varying = [sizes for sizes in model.dims.values() if len(sizes) > 1]
     assert bool(varying) == bool(model.dims)
-    assert all(len(sizes) == 3 for sizes in varying)
+    assert all(len(set(sizes)) == len(sizes) == 3 for sizes in varying)
 
 
 def test_the_corpus_has_every_model_that_it_promises() -> None:

@@ -49,12 +49,13 @@ def test_whatever_ends_a_call_apart_is_told() -> None:
 
 def test_a_ratio_is_the_geometric_mean_where_both_finished() -> None:
     rows = [
-        CompileTimes("a", 1, {"onnxpress": 2.0, "peer": 1.0}),
-        CompileTimes("b", 1, {"onnxpress": 1.0, "peer": 2.0}),
-        CompileTimes("c", 1, {"onnxpress": 9.0}, {"peer": "it failed"}),
+        CompileTimes("a", 1, {"-O 1": 2.0, "peer": 1.0}),
+        CompileTimes("b", 1, {"-O 1": 1.0, "peer": 2.0}),
+        CompileTimes("c", 1, {"-O 1": 9.0}, {"peer": "it failed"}),
     ]
-    assert compile_time.ratio(rows, "peer") == pytest.approx(1.0)
-    assert compile_time.ratio(rows, "nobody") is None
+    assert compile_time.ratio(rows, 1, "peer") == pytest.approx(1.0)
+    assert compile_time.ratio(rows, 1, "nobody") is None
+    assert compile_time.ratio(rows, 2, "peer") is None
 
 
 def test_a_peer_that_fails_is_a_result_and_ours_is_an_error(
@@ -62,11 +63,11 @@ def test_a_peer_that_fails_is_a_result_and_ours_is_an_error(
 ) -> None:
     path = SHIPPED / "mnist_cnn_0.onnx"
     monkeypatch.setitem(compile_time.PEERS, "peer", lambda _: fail("not this one"))
-    monkeypatch.setattr(compile_time, "onnxpress_level1", lambda _: None)
+    monkeypatch.setattr(compile_time, "onnxpress_at", lambda *_: None)
     found = compile_time.measure("cnn", path, ["peer"], runs=1)
     assert found.failed == {"peer": "ValueError: not this one"}
-    assert found.seconds.keys() == {"onnxpress"}
-    monkeypatch.setattr(compile_time, "onnxpress_level1", lambda _: fail("ours"))
+    assert found.seconds.keys() == {"-O 1", "-O 2"}
+    monkeypatch.setattr(compile_time, "onnxpress_at", lambda *_: fail("ours"))
     with pytest.raises(ValueError, match="ours"):
         compile_time.measure("cnn", path, [], runs=1)
 
@@ -82,7 +83,7 @@ def test_the_synthetic_graph_has_the_nodes_asked_for_and_runs(nodes: int) -> Non
 
 
 def test_level_1_leaves_two_nodes_a_block_of_the_synthetic_graph() -> None:
-    found = compile_time.onnxpress_level1(compile_time.synthetic(40))
+    found = compile_time.onnxpress_at(1, compile_time.synthetic(40))
     assert isinstance(found, onnx.ModelProto)
     operators = [node.op_type for node in found.graph.node]
     assert operators.count("Conv") == operators.count("Relu") == 4
@@ -139,7 +140,8 @@ def test_a_model_is_rewritten_checked_and_timed_in_a_process_of_its_own() -> Non
     row = lossless.measure("mnist-resnet", 1, limit=300)
     assert (row["model"], row["level"], row["verified"]) == ("mnist-resnet", 1, "ok")
     assert row["nodes"][1] < row["nodes"][0]
-    assert row["quarantined"] == {}
+    assert row["quarantined"] == row["withdrawn"] == {}
+    assert row["inputs"] == 8
     assert row["latency"]["status"] == "measured"
     assert row["latency"]["threads"] == 1
 

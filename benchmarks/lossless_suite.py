@@ -1,0 +1,197 @@
+"""The command that shows what the levels do to real models, beside other simplifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from onnxpress.backends.errors import UsageError
+
+from . import cli, lossless, peers, store
+from .corpus import CorpusError, load_corpus
+from .printing import Limit, Results, latency_cells, say, table, there, wrote
+
+
+def lossless_suite(
+    models: cli.Names = None,
+    cache: cli.Cache = None,
+    levels: Annotated[str, typer.Option(help="Levels, comma separated.")] = "1,2,3",
+    beside: Annotated[
+        str, typer.Option("--peers", help="Simplifiers to count the nodes of, comma separated.")
+    ] = ",".join(peers.PEERS),
+    time_peers: Annotated[
+        bool, typer.Option(help="Measure latency of their results, too.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
+    ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Keep the rows that are not asked for.")
+    ] = False,
+    limit: Limit = 900,
+    results: Results = store.RESULTS,
+) -> None:
+    """Rewrite every model at every level, check the answers, and time it; peers beside it."""
+    chosen = there(cli.select(models, cache))
+    wanted = _levels(levels)
+    names = _peers(beside)
+    suite = _Suite(results, keep=resume or update, names=names)
+    for model in chosen:
+        for level in wanted:
+            key = {"model": model.name, "level": level}
+            if not (resume and suite.has(suite.rows, key)):
+                row = lossless.measure(model.name, level, limit=limit, cache=cache)
+                suite.put(suite.rows, key, row)
+                say(" ".join([model.name, f"-O {level}", *_cells(row)]))
+        for name in names:
+            key = {"model": model.name, "peer": name}
+            if not (resume and suite.has(suite.peers, key)):
+                row = peers.measure(model.name, name, limit=limit, cache=cache, timed=time_peers)
+                suite.put(suite.peers, key, row)
+                say(f"{model.name} {name}: {peers.shown(row)} {row.get('failed', '')}")
+    shown = {model.name for model in chosen}
+    _print(
+        [row for row in suite.rows if row["model"] in shown],
+        [row for row in suite.peers if row["model"] in shown],
+        wanted,
+    )
+    wrote(suite.save())
+
+
+class _Suite:
+    """The rows so far; written after each, so that an interrupted run can go on."""
+
+    def __init__(self, folder: Path, *, keep: bool, names: Sequence[str]) -> None:
+        self.folder = folder
+        self.names = names
+        self.rows: list[dict[str, Any]] = []
+        self.peers: list[dict[str, Any]] = []
+        if keep:
+            try:
+                found = store.load("lossless", folder)
+            except CorpusError:
+                return
+            self.rows, self.peers = found["rows"], found.get("peers", [])
+
+    def has(self, rows: list[dict[str, Any]], key: dict[str, Any]) -> bool:
+        row = next((row for row in rows if key.items() <= row.items()), None)
+        return row is not None and "error" not in row
+
+    def put(self, rows: list[dict[str, Any]], key: dict[str, Any], row: dict[str, Any]) -> None:
+        rows[:] = [one for one in rows if not key.items() <= one.items()]
+        rows.append(row)
+        self.save()
+
+    def save(self) -> Path:
+        order = {name: at for at, name in enumerate(load_corpus())}
+        self.rows.sort(key=lambda row: (order.get(row["model"], -1), row["level"]))
+        place = {name: at for at, name in enumerate(peers.PEERS)}
+        self.peers.sort(key=lambda row: (order.get(row["model"], -1), place[row["peer"]]))
+        packages = sorted({peers.PEERS[row["peer"]].distribution for row in self.peers})
+        body = {"rows": self.rows, "peers": self.peers}
+        return store.save("lossless", body, packages=packages, folder=self.folder)
+
+
+def _levels(text: str) -> list[int]:
+    try:
+        levels = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        levels = [0]
+    if not levels or not set(levels) <= set(lossless.LEVELS):
+        raise UsageError(f"--levels takes some of {lossless.LEVELS}, comma separated, not {text}")
+    return levels
+
+
+def _peers(text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        if name not in peers.PEERS:
+            raise UsageError(f"there is no peer {name}", hint=f"known are {', '.join(peers.PEERS)}")
+    return names
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return [row["error"]]
+    before, after = row["nodes"]
+    undone = [*row["quarantined"], *row.get("withdrawn", ())]
+    return [
+        f"{before} → {after}",
+        *latency_cells(row["latency"]),
+        row["verified"] + (f": {row['reason']}" if row["reason"] else ""),
+        ", ".join(undone),
+    ]
+
+
+def _print(
+    rows: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], levels: Sequence[int]
+) -> None:
+    console = Console(width=160, highlight=False)
+    console.print(_latencies(rows, levels))
+    if found and 1 in levels:
+        console.print(_node_counts(rows, found))
+    for level in levels:
+        console.print(_summary(level, lossless.of_level(rows, level)))
+    behind = lossless.larger(rows, found)
+    if found and 1 in levels:
+        console.print(f"-O 1 leaves more nodes than the smallest peer of {len(behind)} models")
+    for model, nodes, best in behind:
+        console.print(f"  {model}: {nodes}, {best['peer']} {best['nodes']}")
+
+
+def _latencies(rows: Sequence[dict[str, Any]], levels: Sequence[int]) -> Table:
+    heads = [head for level in levels for head in (f"-O {level}", "nodes", "interval")]
+    shown = table("model", *heads, "answers")
+    for model in _models(rows):
+        cells, answers = [], []
+        for level in levels:
+            row = _one(rows, model=model, level=level)
+            if row is None or "error" in row:
+                cells += ["", "", "fails" if row else ""]
+                answers.append(row["error"] if row else "not measured")
+                continue
+            speedup, interval = latency_cells(row["latency"])
+            cells += [speedup, f"{row['nodes'][0]} → {row['nodes'][1]}", interval]
+            answers.append(row["verified"])
+        shown.add_row(model, *cells, ", ".join(dict.fromkeys(answers)))
+    return shown
+
+
+def _node_counts(rows: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> Table:
+    names = [name for name in peers.PEERS if any(row["peer"] == name for row in found)]
+    shown = table("model", "original", "-O 1", *names)
+    for model in _models(rows):
+        row = _one(rows, model=model, level=1)
+        counts = ["", ""] if row is None or "error" in row else [str(n) for n in row["nodes"]]
+        cells = [peers.shown(_one(found, model=model, peer=name)) for name in names]
+        shown.add_row(model, *counts, *cells)
+    return shown
+
+
+def _summary(level: int, rows: Sequence[lossless.Row]) -> str:
+    mean = lossless.geometric_mean(rows)
+    if mean is None:
+        return f"-O {level}: nothing was timed"
+    timed = lossless.timed(rows)
+    worst = min(timed, key=lambda row: row["latency"]["speedup"])
+    low, high = worst["latency"]["ci95"]
+    agree = sum(row.get("verified") == "ok" for row in rows)
+    slower = sum(row["latency"]["verdict"] == "slower" for row in timed)
+    return (
+        f"-O {level}: geometric mean {mean:.3f}x over {len(timed)} models, {slower} slower, "
+        f"least {worst['latency']['speedup']:.3f}x ({low:.3f} to {high:.3f}) {worst['model']}; "
+        f"answers agree on {agree} of {len(rows)}"
+    )
+
+
+def _models(rows: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["model"] for row in rows))
+
+
+def _one(rows: Iterable[dict[str, Any]], **key: Any) -> dict[str, Any] | None:
+    return next((row for row in rows if key.items() <= row.items()), None)
