@@ -85,7 +85,7 @@ _LIFTED = (
 )
 
 
-def lift(seconds: float = 1.0) -> Iterator[Probe]:
+def widen(seconds: float = 1.0) -> Iterator[Probe]:
     """One-dimensional convolutions, each followed by ``Relu``, against two-dimensional ones."""
     for kind, row in _LIFTED:
         flat, lifted = "", "u = Unsqueeze (x, axis)\n"
@@ -114,7 +114,7 @@ def lift(seconds: float = 1.0) -> Iterator[Probe]:
         yield Probe(what, timed["before"]["median_ms"] * 1000, timed["speedup"])
 
 
-PROBES = {"lift-convolutions": lift}
+PROBES = {"widen-convs": widen}
 """What there is to probe, by the pass that relies on it."""
 
 

@@ -20,7 +20,6 @@ _BUILTIN: dict[str, str] = {
     "merge-branches": ".lossless.merge_branches:MergeBranches",
     "cleanup": ".lossless.cleanup:Cleanup",
     "batch-slices": ".lossless.batch_slices:BatchSlices",
-    "lift-convolutions": ".lossless.lift_convolutions:LiftConvolutions",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
     "insert-qdq": ".quantization.insert_qdq:InsertQDQ",
     "prune-channels": ".pruning.prune_channels:PruneChannels",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.probes import PROBES, Convolution, lift
+from benchmarks.probes import PROBES, Convolution, widen
 
 
 def test_every_probe_compares_two_models_that_run() -> None:
@@ -18,4 +18,4 @@ def test_the_two_forms_of_a_convolution_are_one() -> None:
     assert np.isfinite(one.weight()).all()
     assert "kernel_shape = [3], strides = [2]" in one.call("x", "y", "w", lifted=False)
     assert "kernel_shape = [1,3], strides = [1,2]" in one.call("x", "y", "w", lifted=True)
-    assert lift(0.01) is not None
+    assert widen(0.01) is not None
