@@ -18,6 +18,7 @@ _BUILTIN: dict[str, str] = {
     "fold-batch-norm": ".lossless.fold_batch_norm:FoldBatchNorm",
     "fuse-gemm": ".lossless.fuse_gemm:FuseGemm",
     "merge-branches": ".lossless.merge_branches:MergeBranches",
+    "fold-affine": ".lossless.fold_affine:FoldAffine",
     "cleanup": ".lossless.cleanup:Cleanup",
     "batch-slices": ".lossless.batch_slices:BatchSlices",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",

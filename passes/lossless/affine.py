@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ml_dtypes
 import numpy as np
@@ -13,18 +13,72 @@ from ..base import Array
 
 @dataclass(frozen=True)
 class Affine:
-    """``y[n, c, ...] = x[n, c, ...] * scale[c] + shift[c]``, both in float64."""
+    """``y = x * scale + shift`` with one factor and one summand per channel, in float64.
+
+    Attributes:
+        scale: One factor per channel, or one for all.
+        shift: As many summands.
+        axis: The axis that holds the channels, counted from the end where negative; where there
+            is one factor for all it says nothing.
+        spread: Whether each channel has become several in a row, all of one number, as behind a
+            ``Flatten`` of sizes that are not known.
+    """
 
     scale: Array
     shift: Array
+    axis: int = 1
+    spread: bool = False
+
+    @property
+    def uniform(self) -> bool:
+        """Whether it does the same everywhere, whatever the axes are."""
+        return self.scale.size == 1 and not self.spread
+
+    @property
+    def scales(self) -> bool:
+        """Whether a factor differs from 1."""
+        return bool((self.scale != 1).any())
+
+    @property
+    def shifts(self) -> bool:
+        """Whether a summand differs from 0."""
+        return bool(self.shift.any())
+
+    @property
+    def finite(self) -> bool:
+        """Whether all its numbers are."""
+        return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
 
     def then(self, other: Affine) -> Affine:
-        """This map first, ``other`` on its answer."""
-        return Affine(self.scale * other.scale, self.shift * other.scale + other.shift)
+        """This map first, ``other``, along the same axis, on its answer."""
+        axis = other.axis if self.uniform else self.axis
+        scale = self.scale * other.scale
+        return Affine(scale, self.shift * other.scale + other.shift, axis)
 
-    def repeated(self, times: int) -> Affine:
-        """The same map once the ``times`` positions of each channel are channels themselves."""
-        return Affine(self.scale.repeat(times), self.shift.repeat(times))
+    def along(self, axis: int) -> Affine:
+        """The same map where the channels have come to lie along ``axis``."""
+        return replace(self, axis=axis)
+
+    def scaling(self) -> Affine:
+        """What this map multiplies by."""
+        return replace(self, shift=np.zeros_like(self.shift))
+
+    def shifting(self) -> Affine:
+        """What this map adds, after it has multiplied."""
+        return replace(self, scale=np.ones_like(self.scale))
+
+    def for_channels(self, channels: int) -> Affine | None:
+        """One factor and one summand for each of ``channels``, if there can be."""
+        size = self.scale.size
+        if size == channels:
+            return replace(self, spread=False)
+        if size == 1:
+            full = np.ones(channels)
+            return Affine(self.scale * full, self.shift * full, self.axis)
+        if self.spread and channels % size == 0:
+            times = channels // size
+            return Affine(self.scale.repeat(times), self.shift.repeat(times))
+        return None
 
 
 @dataclass(frozen=True)
@@ -61,24 +115,37 @@ class Layer:
 
     def followed_by(self, affine: Affine) -> tuple[Array, Array]:
         """The weight and bias, in float64, of one layer that does ``affine`` as well."""
-        scale = affine.scale.reshape(self.groups, -1, 1, 1)
-        return self._scaled(scale), self.bias * affine.scale + affine.shift
+        weight = self.weight
+        if affine.scales:
+            weight = self._scaled(affine.scale.reshape(self.groups, -1, 1, 1))
+        return weight, self.bias * affine.scale + affine.shift
 
     def preceded_by(self, affine: Affine) -> tuple[Array, Array]:
         """The weight and bias, in float64, of one layer that does ``affine`` to its input first.
 
         Right where every output sees the whole kernel, or where ``affine`` shifts nothing.
         """
-        scale, shift = affine.scale.reshape(self.groups, 1, -1, 1), self.bias
-        if affine.shift.any():
-            weight = self._canonical(self.weight.astype(np.float64))
+        weight, shift = self.weight, self.bias
+        if affine.shifts:
+            canonical = self._canonical(self.weight.astype(np.float64))
             inputs = affine.shift.reshape(self.groups, -1)
-            shift = shift + self.alpha * np.einsum("goit,gi->go", weight, inputs).reshape(-1)
-        return self._scaled(scale), shift
+            shift = shift + self.alpha * np.einsum("goit,gi->go", canonical, inputs).reshape(-1)
+        if affine.scales:
+            weight = self._scaled(affine.scale.reshape(self.groups, 1, -1, 1))
+        return weight, shift
 
     def rounded(self, weight: Array, bias: Array) -> tuple[Array, Array] | str:
-        """``weight`` and ``bias`` in the layer's own type, or why they do not fit it."""
+        """``weight`` and ``bias`` in the layer's own type, or why they do not fit it.
+
+        The layer's own weight comes back as it is.
+        """
         dtype = self.weight.dtype
+        if weight is self.weight:
+            with np.errstate(over="ignore"):
+                fitting = bias.astype(dtype)
+            if not np.isfinite(fitting).all():
+                return f"the folded bias is too large for {dtype.name}"
+            return weight, fitting
         view = self._canonical(weight)
         peak = np.maximum(view.max(axis=(2, 3), initial=0), -view.min(axis=(2, 3), initial=0))
         with np.errstate(over="ignore"):

@@ -110,7 +110,8 @@ class LayerWriter:
         layer's answer from now on.
         """
         node = layer.node
-        self.replace(node, 1, f"{base}.weight", weight)
+        if weight is not layer.weight:
+            self.replace(node, 1, f"{base}.weight", weight)
         if node.op_type == "MatMul":
             if layer.add is not None:
                 self.replace(layer.add, constant_side(layer.add) or 0, f"{base}.bias", bias)
