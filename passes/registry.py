@@ -16,6 +16,7 @@ ENTRY_POINTS = "onnxpress.passes"
 _BUILTIN: dict[str, str] = {
     "fold-constants": ".lossless.fold_constants:FoldConstants",
     "fold-batch-norm": ".lossless.fold_batch_norm:FoldBatchNorm",
+    "widen-convs": ".lossless.widen_convs:WidenConvs",
     "fuse-gemm": ".lossless.fuse_gemm:FuseGemm",
     "merge-branches": ".lossless.merge_branches:MergeBranches",
     "fold-affine": ".lossless.fold_affine:FoldAffine",

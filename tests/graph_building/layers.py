@@ -230,6 +230,27 @@ def branches(s: Scope) -> Tensor:
 
 
 @operator(double=False)
+def sequence(s: Scope) -> Tensor:
+    """Convolutions along one axis with as many channels as a blocked kernel takes at a time."""
+    x = s.pick(lambda one: one.rank == 3 and one.fixed(1, 2) == (16, 6), (2, 16, 6))
+    for _ in range(s.choices.of([2, 1, 3])):
+        group = s.choices.of([1, 16])
+        weight = s.weights(16, 16 // group, 3, spread=(48 / group) ** -0.5)
+        x = s.add("Conv", [x, weight], x, bound=3 * x.bound, pads=[1, 1], group=group)
+        kind = s.choices.of(["Relu", "Tanh", "Add", "Mul", "Concat"])
+        if kind == "Concat":
+            shape = (x.shape[0], 32, 6)
+            x = s.emit("Concat", [x, x], [(x.dtype, shape)], bound=x.bound, axis=-2)[0]
+            weight = s.weights(16, 32, 1, spread=32**-0.5)
+            x = s.emit("Conv", [x, weight], [(x.dtype, (x.shape[0], 16, 6))], bound=3 * x.bound)[0]
+        elif kind in {"Add", "Mul"}:
+            x = s.add(kind, [s.weights(16, 1), x], x, bound=5 * x.bound)
+        else:
+            x = s.add(kind, [x], x, bound=x.bound)
+    return x
+
+
+@operator(double=False)
 def classifier(s: Scope) -> Tensor:
     """A normalization, a flattening and a Gemm."""
     x = batch_norm(s, image(s))
