@@ -142,14 +142,14 @@ class Layer:
         dtype = self.weight.dtype
         if weight is self.weight:
             with np.errstate(over="ignore"):
-                fitting = bias.astype(dtype)
+                fitting = np.asarray(bias, dtype)
             if not np.isfinite(fitting).all():
                 return f"the folded bias is too large for {dtype.name}"
             return weight, fitting
         view = self._canonical(weight)
         peak = np.maximum(view.max(axis=(2, 3), initial=0), -view.min(axis=(2, 3), initial=0))
         with np.errstate(over="ignore"):
-            extremes = peak.astype(dtype), bias.astype(dtype)
+            extremes = peak.astype(dtype), np.asarray(bias, dtype)
         if not all(np.isfinite(part).all() for part in extremes):
             return f"the folded weights are too large for {dtype.name}"
         smallest = float(ml_dtypes.finfo(dtype).smallest_normal)  # type: ignore[no-untyped-call]

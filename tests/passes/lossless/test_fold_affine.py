@@ -312,10 +312,11 @@ def test_matrices_with_batches(case: str, build: Build, answers: Answers) -> Non
 
 
 @pytest.mark.parametrize("attributes", ["transB = 0", "alpha = 0.5, beta = 2.0", "transB = 1"])
-@pytest.mark.parametrize("bias", ["", ", b", ", h1"])
-def test_gemm(attributes: str, bias: str, build: Build, answers: Answers) -> None:
+@pytest.mark.parametrize("bias", ["", ", b", ", h1", ", s"])
+@pytest.mark.parametrize("first", ["Sub", "Div"])
+def test_gemm(attributes: str, bias: str, first: str, build: Build, answers: Answers) -> None:
     text = text_of(
-        f"a = Sub (x, q); g = Gemm <{attributes}> (a, m{bias}); i = Mul (g, b); y = Add (i, r)",
+        f"a = {first} (x, q); g = Gemm <{attributes}> (a, m{bias}); i = Mul (g, b); y = Add (i, r)",
         "[3,4]",
     )
     model = build(text, **constants(text), h1=np.ones((3, 1), np.float32))
