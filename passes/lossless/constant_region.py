@@ -89,19 +89,22 @@ class Plan:
 Bytes: TypeAlias = Callable[[ir.Value], int | None]
 """The size of a value in bytes, if that is known before it is evaluated."""
 
+Growth: TypeAlias = Callable[[ir.Value], int]
+"""The bytes by which a value may exceed what it takes the place of."""
+
 
 def plan_region(
-    region: Region, arrays: Mapping[ir.Value, Array], nbytes: Bytes, max_growth: int
+    region: Region, arrays: Mapping[ir.Value, Array], nbytes: Bytes, growth: Growth
 ) -> Plan:
     """Choose the values to store so that none is much larger than what it takes the place of.
 
     Values take the place of the constants that they alone are computed from. A value that is
-    more than ``max_growth`` bytes larger than what is left of those is not stored; its node
-    stays, and what that node reads is looked at in its place.
+    more than its ``growth`` larger than what is left of those is not stored; its node stays, and
+    what that node reads is looked at in its place.
     """
     shared: set[ir.Value] = set()
     while True:
-        plan, needed = _plan(region, arrays, nbytes, max_growth, shared)
+        plan, needed = _plan(region, arrays, nbytes, growth, shared)
         stays = {value for value in needed if value.producer() not in region.reads} - shared
         if not stays:
             return plan
@@ -113,7 +116,7 @@ def _plan(
     region: Region,
     arrays: Mapping[ir.Value, Array],
     nbytes: Bytes,
-    max_growth: int,
+    growth: Growth,
     shared: set[ir.Value],
 ) -> tuple[Plan, set[ir.Value]]:
     rooms = _Rooms(region, shared)
@@ -131,7 +134,7 @@ def _plan(
             nbytes_of(arrays[output]) if output in arrays else nbytes(output) or 0
             for output in outputs
         )
-        if size > max(rooms.left(node) + max_growth, SMALLEST):
+        if size > max(rooms.left(node) + min(map(growth, outputs)), SMALLEST):
             plan.kept.append(node)
             needed.update(inputs)
             continue

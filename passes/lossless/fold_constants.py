@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -18,6 +19,7 @@ from .constant_region import Region, find_region, plan_region
 from .constants import ConstantWriter, constant_node, drop_unused, is_unused, remove_node
 from .evaluate import Evaluator, as_tensor
 from .shape_targets import expand_target, reshape_target
+from .weights import is_weight
 
 _ROUNDS = 8
 """How often shapes are followed anew at most, with what ONNX Runtime evaluated meanwhile."""
@@ -42,17 +44,21 @@ class FoldConstants(Pass):
         max_growth: The number of bytes by which a stored value may exceed the constants that it
             alone is computed from. ``Expand``, ``Tile``, ``ConstantOfShape``, ``Range`` and
             ``OneHot`` make much of little, and ONNX Runtime evaluates them when it loads a model.
+        max_weight: The same for a value that layers read as their weight, and nothing else does,
+            if that is more. A weight that is stored can be folded with what stands beside it.
     """
 
     name: ClassVar[str] = "fold-constants"
     summary: ClassVar[str] = "evaluate constant nodes and what follows from known shapes"
 
     max_growth: int = 256
+    max_weight: int = 0
 
     def __post_init__(self) -> None:
-        """Check the option. Raises ``UsageError``."""
-        if self.max_growth < 0:
-            raise UsageError(f"max_growth is {self.max_growth}, it cannot be negative")
+        """Check the options. Raises ``UsageError``."""
+        for name in ("max_growth", "max_weight"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}, it cannot be negative")
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:
         """Fold what is constant; ``details`` counts the nodes that ONNX Runtime evaluated."""
@@ -80,12 +86,16 @@ class FoldConstants(Pass):
                 break
         return result
 
+    def _growth(self, facts: Facts, value: ir.Value) -> int:
+        is_larger = self.max_weight > self.max_growth
+        return self.max_weight if is_larger and is_weight(value, facts) else self.max_growth
+
     def _fold(self, root: ir.Graph, facts: Facts, evaluator: Evaluator, result: Result) -> None:
         arrays = evaluator.arrays
         while True:
             region = find_region(root, arrays, evaluator.failures)
             facts.follow(region.reads)
-            plan = plan_region(region, arrays, facts.nbytes, self.max_growth)
+            plan = plan_region(region, arrays, facts.nbytes, partial(self._growth, facts))
             if not plan.missing:
                 break
             evaluator.run(_leading_to(plan.missing, region, arrays), plan.missing)

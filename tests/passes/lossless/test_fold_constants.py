@@ -272,6 +272,36 @@ def test_growth_is_an_option(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reader", "shape", "is_stored"),
+    [
+        ("y = MatMul (x, big)", "40, 40", True),
+        ("y = Conv (x, w, big)", "400", True),
+        ("y = Mul (x, big)", "400, 1, 1", True),
+        ("y = Mul (x, big)", "40, 40", False),
+        ("y = Conv (big, w)", "1, 3, 40, 40", False),
+        ("y = Softmax (big)", "40, 40", False),
+        ("z = MatMul (x, big) y = Add (z, big)", "40, 40", False),
+        ("z = MatMul (x, big) y = com.microsoft.Gelu (big)", "40, 40", False),
+    ],
+)
+def test_weights_may_grow_more(reader: str, shape: str, is_stored: bool, build: Build) -> None:
+    text = (
+        HEAD.replace("17]", '17, "com.microsoft" : 1]')
+        + f"""main (float[] x, float[] w) => (float[] y) {{
+      t = Constant <value_ints = [{shape}]> ()
+      big = ConstantOfShape <value = float[1] {{1}}> (t)
+      {reader}
+    }}"""
+    )
+    model = build(text)
+    assert not fold(model).modified
+    assert fold(model, max_weight=10_000).modified == is_stored
+    assert ("ConstantOfShape" in kinds(model)) != is_stored
+    with pytest.raises(UsageError, match="cannot be negative"):
+        FoldConstants(max_weight=-1)
+
+
+@pytest.mark.parametrize(
     ("lines", "left"),
     [
         (["y = MatMul (x, t)"], ["MatMul"]),
