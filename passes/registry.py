@@ -22,6 +22,7 @@ _BUILTIN: dict[str, str] = {
     "fold-affine": ".lossless.fold_affine:FoldAffine",
     "cleanup": ".lossless.cleanup:Cleanup",
     "batch-slices": ".lossless.batch_slices:BatchSlices",
+    "simplify-layout": ".lossless.simplify_layout:SimplifyLayout",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
     "insert-qdq": ".quantization.insert_qdq:InsertQDQ",
     "prune-channels": ".pruning.prune_channels:PruneChannels",
