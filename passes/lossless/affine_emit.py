@@ -57,11 +57,11 @@ class MapWriter:
         return source
 
     def is_image(self, chain: Chain) -> bool:
-        """Whether one normalization can do all of ``chain``, which has more nodes.
+        """Whether one normalization does all of ``chain`` better.
 
-        Or as many, but computes them in the midst of convolutions. ONNX Runtime computes a
-        ``BatchNormalization`` there in the layout that convolutions have, which other
-        arithmetic with constants makes it leave; elsewhere it is as fast as one ``Add``.
+        ONNX Runtime computes a ``BatchNormalization`` among convolutions in the layout that they
+        have, which other arithmetic with constants makes it leave; elsewhere it is as fast as one
+        ``Add``.
         """
         affine, dtype = chain.affine, self.dtype(chain)
         channels = self.sizes.size(chain.source, 1)
@@ -71,7 +71,10 @@ class MapWriter:
             return False
         if not (affine.uniform or affine.axis in {1, -3}):
             return False
-        return len(chain.nodes) > 1 or _between_convolutions(chain)
+        sides = _comes_from_convolution(chain), _goes_to_convolution(chain)
+        if len(chain.nodes) == 1:
+            return all(sides)
+        return any(sides) or any(is_op(node, "BatchNormalization") for node in chain.nodes)
 
     def write_norm(self, chain: Chain) -> ir.Value:
         """Put what ``chain`` does as one ``BatchNormalization`` in front of it."""
@@ -126,10 +129,12 @@ def fits(affine: Affine, dtype: ir.DataType) -> bool:
     return bool(largest <= float(limits.max)) and not small.any()
 
 
-def _between_convolutions(chain: Chain) -> bool:
-    """Whether a convolution reads ``chain``, and what it reads comes from one near by."""
-    if not any(is_op(node, "Conv") for node in chain.output.consumers()):
-        return False
+def _goes_to_convolution(chain: Chain) -> bool:
+    return any(is_op(node, "Conv") for node in chain.output.consumers())
+
+
+def _comes_from_convolution(chain: Chain) -> bool:
+    """Whether a convolution is near before ``chain``, with nothing between that it cannot be in."""
     waiting, seen = [chain.source.producer()], 0
     while waiting and seen < _NEAR:
         node, seen = waiting.pop(), seen + 1

@@ -341,7 +341,12 @@ LEFT = {
     "what is subtracted": ("a = Exp (x); y = Sub (k, a)", ["Exp", "Sub"]),
     "a quotient": ("a = Exp (x); y = Div (k, a)", ["Exp", "Div"]),
     "a row": ("a = Exp (x); i = Mul (a, k); j = Div (i, s); y = Sub (j, r)",
-              ["Exp", "BatchNormalization"]),
+              ["Exp", "Mul", "Add"]),
+    "a row behind a convolution": ("c = Conv (x, w); a = Sigmoid (c); i = Mul (a, k);"
+                                   "y = Sub (i, r)", ["Conv", "Sigmoid", "BatchNormalization"]),
+    "a row with a normalization": ("a = Exp (x); i = BatchNormalization (a, b, b, q, q);"
+                                   "y = Mul (i, r)", ["Exp", "BatchNormalization"]),
+    "a mask": ("a = Sub (r, x); y = Mul (a, s)", ["Sub", "Mul"]),
     "a row without channels": ("to = Constant <value_ints = [-1]> (); a = Reshape (x, to);"
                                "i = Mul (a, r); j = Div (i, s); y = Sub (j, r)",
                                ["Reshape", "Mul", "Add"]),
