@@ -39,7 +39,8 @@ class SessionConfig:
     """How a session runs: provider, threads and ONNX Runtime's own optimizations.
 
     ``level`` is ONNX Runtime's graph-optimization level; ``all`` is its default session.
-    ``threads`` is the number of intra-op threads; 0 leaves the choice to ONNX Runtime.
+    ``threads`` is the number of intra-op threads; 0 leaves the choice to ONNX Runtime. ``arena``
+    keeps memory between runs, ``mem_pattern`` plans it ahead for sizes seen before.
     ``entries`` are session config entries (``onnxruntime_session_options_config_keys.h``).
     """
 
@@ -47,6 +48,8 @@ class SessionConfig:
     level: OptimizationLevel = "all"
     threads: int = 0
     prepacking: bool = True
+    mem_pattern: bool = True
+    arena: bool = True
     entries: Mapping[str, str] = field(default_factory=dict)
 
 

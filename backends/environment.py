@@ -120,6 +120,12 @@ def _cpu() -> dict[str, Any]:
     }
 
 
+def usable_cores() -> int:
+    """How many threads of this process can run at once, a container's limit considered."""
+    quota = _quota()
+    return _threads() if quota is None else max(1, min(_threads(), round(quota)))
+
+
 def _threads() -> int:
     allowed = getattr(os, "sched_getaffinity", None)  # Linux only
     return len(allowed(0)) if allowed is not None else os.cpu_count() or 1

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import numpy as np
 from .base import Feeds, Provider
 from .errors import BackendError
 from .messages import backend_error
+from .options import set_options
 from .providers import CUDA, prepare_provider
 
 _RUNS: Final = 3
@@ -21,14 +23,20 @@ _STATUS: Final = Path("/proc/self/status")
 
 
 def peak_rss_mb(
-    model: Path, feeds: Feeds, *, provider: Provider = "cpu", threads: int = 0
+    model: Path,
+    feeds: Feeds,
+    *,
+    provider: Provider = "cpu",
+    threads: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> float | None:
     """The largest resident set, in MiB, of a process that loads ``model`` and runs it three times.
 
     It is what a small program needs: the interpreter, NumPy and ONNX Runtime (about 45 MiB), the
     feeds, the weights as often as ONNX Runtime copies and prepacks them in its default session,
     activations, and the pages of external data that it maps and touches. Memory of a GPU is not
-    in it. ``None`` where a feed is of a type that NumPy's files do not hold.
+    in it. ``options`` are set besides (:mod:`.options`). ``None`` where a feed is of a type that
+    NumPy's files do not hold.
 
     Raises:
         BackendError: The model cannot be loaded or run there.
@@ -43,7 +51,7 @@ def peak_rss_mb(
             "names": list(feeds),
             "feeds": str(Path(folder) / "feeds.npz"),
             "provider": provider,
-            "threads": threads,
+            "options": {"intra_op_num_threads": threads, **(options or {})},
         }
         # -P: modules of the working folder must not stand in for others.
         command = [sys.executable, "-P", "-m", f"{__package__}.memory", json.dumps(task)]
@@ -74,7 +82,7 @@ def _run(task: dict[str, Any]) -> None:
     ort.set_default_logger_severity(4)
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = task["threads"]
+    set_options(options, task["options"])
     providers = ["CPUExecutionProvider"]
     if task["provider"] == "cuda":
         prepare_provider("cuda")

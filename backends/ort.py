@@ -11,22 +11,16 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from .arrays import FOREIGN, feed, feed_value, fetched, fetched_value
-from .base import Array, Feeds, ModelSource, OptimizationLevel, Provider, SessionConfig, TensorSpec
+from .base import Array, Feeds, ModelSource, Provider, SessionConfig, TensorSpec
 from .errors import BackendError, ProviderUnavailableError
 from .messages import backend_error
+from .options import options_of, set_options
 from .ort_model import loadable, specs_of
 from .providers import CUDA, check_provider, prepare_provider
 from .serde import from_proto
 
 __all__ = ["BoundRun", "OrtBackend", "OrtSession", "check_provider", "session_of", "specs_of"]
 
-_LEVELS: Final[dict[OptimizationLevel, str]] = {
-    "disabled": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "layout": "ORT_ENABLE_LAYOUT",
-    "all": "ORT_ENABLE_ALL",
-}
 _PROVIDERS: Final[dict[Provider, list[str]]] = {
     "cpu": ["CPUExecutionProvider"],
     # Shape arithmetic belongs on the CPU; that CUDA is in force is checked after creation.
@@ -197,15 +191,7 @@ def session_of(
 def _options(config: SessionConfig) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[config.level])
-    options.intra_op_num_threads = config.threads
-    if not config.prepacking:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    for key, value in config.entries.items():
-        try:
-            options.add_session_config_entry(key, value)
-        except RuntimeError as error:
-            raise backend_error(error, f"the session entry {key!r} is not accepted") from error
+    set_options(options, options_of(config))
     return options
 
 

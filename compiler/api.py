@@ -14,10 +14,12 @@ from ..backends.data import Data, open_data
 from ..backends.environment import detect_target
 from ..backends.ort import check_provider, specs_of
 from ..backends.targets import Target, TargetName
-from .compile import Outcome, Progress, Settings, compile_model
+from .compile import Outcome, compile_model
 from .manager import Hook
 from .model_io import load, load_proto
 from .pipeline import Pipeline, preset
+from .records import Progress
+from .settings import BUDGET, Settings
 
 ModelLike: TypeAlias = ir.Model | onnx.ModelProto | str | Path
 
@@ -45,8 +47,9 @@ def optimize(
     dims: Mapping[str, int] | None = None,
     seed: int = 0,
     verify: bool = True,
-    time: bool = False,
+    time: bool | None = None,
     threads: int = 0,
+    budget: float | None = None,
     strict: bool = False,
     reproduce: Path | None = None,
     hooks: Sequence[Hook] = (),
@@ -58,7 +61,8 @@ def optimize(
         model: An ``onnx_ir`` model, a ``ModelProto`` or a file.
         passes: Pipeline text, passes in order, or a pipeline; ``None`` takes the preset of
             ``level``.
-        level: 0 nothing, 1 lossless with standard operators, 2 lossless for the target.
+        level: 0 nothing, 1 lossless with standard operators, 2 lossless for the target, 3 as 2
+            with what it leaves open settled by measuring.
         target: ``portable``, ``cpu``, ``cuda``, or a :class:`Target` with the CPU features of
             another machine.
         data: Samples, for passes that calibrate, for checking and timing: what ``--data`` takes,
@@ -67,8 +71,10 @@ def optimize(
         seed: The root of every random choice.
         verify: Check the answers after every pass and at the end.
         time: Measure latency before and after, and withdraw the passes that make the result
-            slower; takes a few seconds.
+            slower; takes a few seconds. By default where ``budget`` is to be used.
         threads: Threads for timing; 0 is ONNX Runtime's choice.
+        budget: Seconds for settling by measuring what passes and sessions leave open; 120 at level
+            3, and nothing is settled at others.
         strict: Raise at the first wrong pass instead of undoing it.
         reproduce: A folder for models on which a pass was wrong.
         hooks: Called around every pass.
@@ -89,14 +95,17 @@ def optimize(
     machine = detect_target(target) if isinstance(target, str) else target
     check_provider(machine.provider)
     samples = open_data(str(data), specs_of(original)) if isinstance(data, str | Path) else data
+    if budget is None and passes is None and level == 3:
+        budget = BUDGET
     settings = Settings(
         target=machine,
         data=samples,
         dims=dims or {},
         seed=seed,
         verify=verify,
-        time=time,
+        time=budget is not None if time is None else time,
         threads=threads,
+        budget=budget,
         strict=strict,
         reproduce=reproduce,
         hooks=hooks,

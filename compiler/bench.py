@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from ..backends.data import Data, open_data
 from ..backends.environment import environment
 from ..backends.errors import UsageError
 from ..backends.memory import peak_rss_mb
-from ..backends.ort import check_provider, session_of, specs_of
+from ..backends.options import options_of
+from ..backends.ort import BoundRun, check_provider, session_of, specs_of
 from ..backends.profile import OperatorTime, profile
+from ..backends.remote import RemoteSession
 from ..backends.timing import Latency, Speedup, compare_latency
 from .latency import timing_feeds
 from .model_io import load
 from .model_io.formats import detect
+from .session_file import read_session, session_path
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,15 @@ def bench(
     seconds: float = 5.0,
     operators: bool = False,
     memory: bool = True,
+    session: bool = False,
     seed: int = 0,
     progress: Callable[[str, int, int | None], None] = lambda _stage, _done, _total: None,
 ) -> BenchReport:
-    """Time the models in ``paths`` on the same inputs, interleaved in this process.
+    """Time the models in ``paths`` on the same inputs, interleaved.
 
-    Sessions are ONNX Runtime's default ones. Inputs are the first sample of ``data`` (as many as
-    the dimension ``batch`` in ``dims`` says), or made up so that the first model accepts them.
+    Sessions are ONNX Runtime's default ones, in this process. Inputs are the first sample of
+    ``data`` (as many as the dimension ``batch`` in ``dims`` says), or made up so that the first
+    model accepts them.
 
     Args:
         paths: The models; all have to take the same inputs.
@@ -96,12 +102,15 @@ def bench(
         seconds: The time for all timed runs together.
         operators: Profile each model operator by operator as well.
         memory: Measure each model's peak memory, in a process of its own.
+        session: Time each model that has a session file beside it with the options in it as well,
+            under the name of that file; each session then has a process of its own.
         seed: The root of every random choice.
         progress: Called as ``progress(stage, done, total)``.
 
     Raises:
         ModelError: A file holds no model.
-        UsageError: The models do not take the same inputs, or no model is given.
+        UsageError: The models do not take the same inputs, no model is given, or no session file
+            is there, or one holds what no session file does.
         DataError: The data does not fit, or no inputs were found that the first model accepts.
         BackendError: ONNX Runtime cannot load or run a model.
     """
@@ -115,29 +124,29 @@ def bench(
     samples = open_data(data, specs_of(models[0])) if isinstance(data, str) else data
     feeds = timing_feeds(models[0], data=samples, dims=dims, seed=seed)
     config = SessionConfig(provider=provider, threads=threads)
-    sources = [
+    sources: list[Path | ir.Model] = [
         file if _is_binary(file) else model for file, model in zip(files, models, strict=True)
     ]
     del models
+    rows = [_Row(str(path), one, config) for path, one in zip(paths, sources, strict=True)]
+    if session:
+        rows += list(_with_options(rows))
 
     progress("timing", 0, None)
-    sessions = [session_of(source, config) for source in sources]
-    timings = compare_latency(
-        [session.bind(feeds) for session in sessions],
-        [str(path) for path in paths],
-        seconds=seconds,
-        seed=seed,
-    )
-    del sessions
+    with ExitStack() as stack:
+        apart = len(rows) > len(sources)
+        runs = [stack.enter_context(row.apart(feeds)) if apart else row.run(feeds) for row in rows]
+        timings = compare_latency(runs, [row.name for row in rows], seconds=seconds, seed=seed)
+    del runs
     measured = []
-    for index, (source, latency) in enumerate(zip(sources, timings.latencies, strict=True)):
-        progress("memory and profile", index, len(sources))
+    for index, (row, latency) in enumerate(zip(rows, timings.latencies, strict=True)):
+        progress("memory and profile", index, len(rows))
         measured.append(
             ModelBench(
-                path=str(paths[index]),
+                path=row.name,
                 latency=latency,
-                peak_rss_mb=_peak(source, feeds, config) if memory else None,
-                operators=profile(source, feeds, config) if operators else (),
+                peak_rss_mb=_peak(row, feeds) if memory else None,
+                operators=profile(row.source, feeds, row.config) if operators else (),
             )
         )
     shapes = {name: list(array.shape) for name, array in feeds.items()}
@@ -149,10 +158,44 @@ def _is_binary(file: Path) -> bool:
         return detect(opened.read(4096), str(file)) == "binary"
 
 
-def _peak(source: Path | ir.Model, feeds: Feeds, config: SessionConfig) -> float | None:
-    if isinstance(source, ir.Model):
+@dataclass(frozen=True)
+class _Row:
+    """One session to time, and what to call it."""
+
+    name: str
+    source: Path | ir.Model
+    config: SessionConfig
+
+    def run(self, feeds: Feeds) -> BoundRun:
+        return session_of(self.source, self.config).bind(feeds)
+
+    def apart(self, feeds: Feeds) -> RemoteSession:
+        if isinstance(self.source, ir.Model):
+            raise UsageError(
+                f"{self.name} is a text, which is not timed with a session file",
+                hint="write it in the binary format first, or time it without --session",
+            )
+        return RemoteSession(self.source, self.config, feeds)
+
+
+def _with_options(rows: Sequence[_Row]) -> Iterator[_Row]:
+    """Each of ``rows`` that has a session file, with the options in it."""
+    paths = [(row, session_path(row.name)) for row in rows]
+    if not any(path.exists() for _, path in paths):
+        raise UsageError(
+            f"there is no session file {paths[0][1]}",
+            hint="`onnxpress optimize -O 3` writes one where other options are faster",
+        )
+    for row, path in paths:
+        if path.exists():
+            yield replace(row, name=str(path), config=read_session(path))
+
+
+def _peak(row: _Row, feeds: Feeds) -> float | None:
+    if isinstance(row.source, ir.Model):
         return None  # a text, which ONNX Runtime does not load in a process of its own
-    return peak_rss_mb(source, feeds, provider=config.provider, threads=config.threads)
+    options = options_of(row.config)
+    return peak_rss_mb(row.source, feeds, provider=row.config.provider, options=options)
 
 
 def _check_inputs(files: Sequence[Path], models: Sequence[ir.Model]) -> None:

@@ -4,66 +4,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import onnx_ir as ir
 
-from ..backends.data import Data
+from ..backends.base import SessionConfig
 from ..backends.environment import environment
-from ..backends.errors import BackendError, DataError, VerificationError
+from ..backends.errors import VerificationError
 from ..backends.feeds import sizes_in
-from ..backends.targets import Target
 from ..passes.analysis import cost
 from ..passes.base import EXACT, Context, Contract
 from .guard import Guard
-from .latency import latency_before_and_after, timing_feeds
-from .manager import Hook, PassManager, Run, check_needs, replay
+from .latency import Stopwatch, timing_feeds
+from .manager import PassManager, Run, check_needs, replay
+from .model_io import save
 from .pipeline import Pipeline, Step, as_pipeline
 from .report import Report
+from .session_duel import choose_session
+from .session_file import session_path, write_session
+from .settings import Settings
 from .verify import Verifier
-
-Progress: TypeAlias = Callable[[str, int, int | None], None]
 
 NOT_VERIFIED: dict[str, Any] = {"status": "not-run", "reason": "verification was turned off"}
 NOT_TIMED: dict[str, Any] = {"status": "not-measured", "reason": "timing was turned off"}
-
-
-def _silent(_stage: str, _done: int, _total: int | None) -> None:
-    """Nobody asked for progress."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to compile, apart from which passes to run.
-
-    Attributes:
-        target: Where the result will run.
-        data: Samples, for passes that calibrate, for verification and for timing.
-        dims: Sizes of named dynamic dimensions.
-        seed: The root of every random choice.
-        verify: Check answers after every step and at the end.
-        time: Measure latency before and after, and withdraw what makes the result slower.
-        threads: Intra-op threads for timing; 0 is ONNX Runtime's choice.
-        strict: Raise at the first wrong step instead of undoing it.
-        reproduce: A folder for models on which a step was wrong.
-        hooks: Called around every step.
-        progress: Called as ``progress(stage, done, total)``.
-    """
-
-    target: Target = field(default_factory=Target)
-    data: Data | None = None
-    dims: Mapping[str, int] = field(default_factory=dict)
-    seed: int = 0
-    verify: bool = True
-    time: bool = False
-    threads: int = 0
-    strict: bool = False
-    reproduce: Path | None = None
-    hooks: Sequence[Hook] = ()
-    progress: Progress = _silent
 
 
 @dataclass(frozen=True)
@@ -72,6 +38,18 @@ class Outcome:
 
     model: ir.Model
     report: Report
+    session: SessionConfig | None = None
+    """Session options that are faster than the default ones; only level 3 looks for any."""
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the model, and beside it its session file if other options are faster.
+
+        Raises:
+            OutputError: Something cannot be written.
+        """
+        save(self.model, path, force=force)
+        if self.session is not None:
+            write_session(session_path(path), self.session, self.report)
 
 
 def compression(*, macs: float | None = None, quantize: str | None = None) -> Pipeline:
@@ -115,8 +93,19 @@ def compile_model(
         progress=settings.progress,
     )
     check_needs(pipeline, context)
-    run, latency = _guarded(model, pipeline, context, settings)
+    stopwatch = Stopwatch(
+        model,
+        data=settings.data,
+        dims=settings.dims,
+        seed=settings.seed,
+        provider=settings.target.provider,
+        threads=settings.threads,
+    )
+    run, latency = _guarded(model, pipeline, context, settings, stopwatch)
     verified = _verified(model, run, settings) if settings.verify else NOT_VERIFIED
+    session, session_report = choose_session(
+        run.model, settings, stopwatch, lambda: _verifier(run.model, settings)
+    )
     both = (model, run.model)
     sizes = _sizes(model, verified, settings)
     report = Report(
@@ -131,13 +120,14 @@ def compile_model(
         passes=run.records,
         verified=verified,
         latency=latency,
+        session=session_report,
         seconds=time.perf_counter() - started,
         environment=environment(),
         operators=[cost.operators(one) for one in both],
         sizes=sizes,
         warnings=_warnings(run, verified, latency),
     )
-    return Outcome(run.model, report)
+    return Outcome(run.model, report, session)
 
 
 def _run(
@@ -159,7 +149,11 @@ def _run(
 
 
 def _guarded(
-    model: ir.Model, pipeline: Pipeline, context: Context, settings: Settings
+    model: ir.Model,
+    pipeline: Pipeline,
+    context: Context,
+    settings: Settings,
+    stopwatch: Stopwatch,
 ) -> tuple[Run, dict[str, Any]]:
     """The pipeline run over ``model`` without the passes that do not pay, and the latency."""
     run = _run(model, pipeline, context, settings)
@@ -167,30 +161,14 @@ def _guarded(
         return run, NOT_TIMED
     if not run.applied:
         return run, {"status": "not-measured", "reason": "no pass changed the model"}
-    settings.progress("looking for inputs to time with", 0, None)
-    try:
-        feeds = timing_feeds(model, data=settings.data, dims=settings.dims, seed=settings.seed)
-    except (BackendError, DataError) as error:
-        return run, {"status": "not-measured", "reason": error.message}
-
-    def timed(before: ir.Model, after: ir.Model, seconds: float) -> dict[str, Any]:
-        return latency_before_and_after(
-            before,
-            after,
-            feeds,
-            provider=settings.target.provider,
-            threads=settings.threads,
-            seconds=seconds,
-            seed=settings.seed,
-        )
-
-    return Guard(
+    guard = Guard(
         model,
-        timed,
+        stopwatch,
         rerun=lambda withdrawn: _run(model, pipeline, context, settings, withdrawn),
         replay=lambda steps: replay(model, steps, context),
         progress=settings.progress,
-    ).settle(run)
+    )
+    return guard.settle(run)
 
 
 def _verifier(model: ir.Model, settings: Settings) -> Verifier:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..passes.base import Pass
 from .pipeline import Step
-from .records import Run
+from .records import Progress, Run
 from .report_text import speedup_text
 
 SECONDS: Final = 4.0
@@ -58,7 +58,7 @@ class Guard:
     time: Timer
     rerun: Callable[[Mapping[Step, str]], Run]
     replay: Callable[[Sequence[Step]], ir.Model]
-    progress: Callable[[str, int, int | None], None]
+    progress: Progress
 
     def settle(self, run: Run) -> tuple[Run, dict[str, Any]]:
         """``run``, or one without the passes that made it slower, and its latency."""

@@ -15,10 +15,15 @@ from .report_text import (
     change_text,
     dims_text,
     environment_texts,
+    options_text,
+    plain_lines,
     plural,
     quantity,
     scalar_text,
+    session_lines,
+    session_text,
     sizes,
+    speedup_text,
     threads_text,
     verified_text,
 )
@@ -43,6 +48,7 @@ def as_html(report: Report) -> str:
             *_plots(report),
             "<h2>Passes</h2>",
             *_passes(report.passes),
+            *_session(report),
             *_answers(report.verified),
             "<h2>Environment</h2>",
             facts(environment_texts(report)),
@@ -60,6 +66,7 @@ def _head(report: Report) -> list[str]:
         f"<code>{escape(pipeline)}</code></p>",
         '<div class="cards">',
         _latency_card(report.latency),
+        *_session_card(report.session),
         _answers_card(report.verified),
         _change_card("file size", report.bytes, "B"),
         _change_card("multiply-accumulates", report.macs, ""),
@@ -78,6 +85,17 @@ def _latency_card(latency: Mapping[str, Any]) -> str:
         conditions.append("weights not prepacked")
     lines = [f"{before:.3f} ms → {after:.3f} ms", ", ".join(conditions)]
     return card("latency", f"{latency['speedup']:.2f}x, {latency['verdict']}", lines, style)
+
+
+def _session_card(session: Mapping[str, Any]) -> list[str]:
+    """What session options gain besides; nothing where none were tried."""
+    if not session.get("tried"):
+        return []
+    if not session["options"]:
+        return [card("session options", "the default", [session_text(session)], "note")]
+    low, high = session["ci95"]
+    lines = [f"besides, 95% interval {low:.2f} to {high:.2f}", options_text(session["options"])]
+    return [card("session options", f"{session['speedup']:.2f}x, faster", lines, "good")]
 
 
 def _answers_card(verified: Mapping[str, Any]) -> str:
@@ -168,6 +186,25 @@ def _details(number: int, record: PassRecord) -> str:
         parts.append(f"<p>The model it was wrong on: {path}</p>")
     title = f"{number}. {escape(record.name)} in detail"
     return f"<details><summary>{title}</summary>{''.join(parts)}</details>"
+
+
+def _session(report: Report) -> list[str]:
+    """The options that were tried, and Python that uses those that won."""
+    session = report.session
+    if not session.get("tried"):
+        return []
+    rows = []
+    for one in session["tried"]:
+        ratio = speedup_text(one["speedup"], one["ci95"]) if "speedup" in one else ""
+        verdict = f"{one['verdict']}: {one['reason']}" if "reason" in one else one["verdict"]
+        rows.append([one["option"], ratio, verdict, "kept" if one["kept"] else ""])
+    head = [("against the best before", "number"), ("verdict", "text"), ("", "")]
+    parts = ["<h2>Session options</h2>", table(head, rows)]
+    if session["options"]:
+        name = Path(report.output).name
+        both = session_lines(name), plain_lines(name, session["options"])
+        parts += [f"<pre><code>{escape(lines)}</code></pre>" for lines in both]
+    return parts
 
 
 def _mapping(name: str, values: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property, partial
 from typing import Any
 
 import onnx_ir as ir
@@ -46,6 +47,43 @@ def timing_feeds(
             f"no inputs that the model accepts were found: {reason}", hint="give some with --data"
         )
     return found.accepted[0].feeds
+
+
+class Stopwatch:
+    """Times models against each other, on inputs that ``model`` accepts and that are found once.
+
+    Args:
+        model: The original.
+        data, dims, seed: What the inputs are made from, see :func:`timing_feeds`.
+        provider: Where to run.
+        threads: Intra-op threads; 0 is ONNX Runtime's choice.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        *,
+        data: Data | None = None,
+        dims: Mapping[str, int] | None = None,
+        seed: int = 0,
+        provider: Provider = "cpu",
+        threads: int = 0,
+    ) -> None:
+        self._find = partial(timing_feeds, model, data=data, dims=dims, seed=seed)
+        self._options: dict[str, Any] = {"provider": provider, "threads": threads, "seed": seed}
+
+    @cached_property
+    def feeds(self) -> Feeds:
+        """What the models are run on. Raises as :func:`timing_feeds` does."""
+        return self._find()
+
+    def __call__(self, before: ir.Model, after: ir.Model, seconds: float) -> dict[str, Any]:
+        """Time both for about so many ``seconds``; see :func:`latency_before_and_after`."""
+        try:
+            feeds = self.feeds
+        except (BackendError, DataError) as error:
+            return {"status": "not-measured", "reason": error.message}
+        return latency_before_and_after(before, after, feeds, seconds=seconds, **self._options)
 
 
 def latency_before_and_after(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -10,6 +11,14 @@ import onnx_ir as ir
 
 from ..passes.base import EXACT, Contract
 from .pipeline import Step
+
+Progress: TypeAlias = Callable[[str, int, int | None], None]
+"""Told what is being done, ``(stage, done, total)``; ``total`` is ``None`` if unknown."""
+
+
+def silent(_stage: str, _done: int, _total: int | None) -> None:
+    """Nobody asked for progress."""
+
 
 Status: TypeAlias = Literal["ok", "no-change", "quarantined", "withdrawn", "skipped"]
 

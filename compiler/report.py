@@ -15,8 +15,9 @@ class Report:
     ``bytes`` counts the model's files where they were read or written, else the weights.
     ``macs`` are multiply-accumulates of one run at ``sizes`` of the dynamic dimensions (one sample
     where there are samples, else the smallest inputs that were accepted), ``None`` where shapes are
-    unknown. ``verified`` and ``latency`` say so when they hold nothing:
-    their ``status`` is then ``not-run`` or ``not-measured``, with a ``reason``.
+    unknown. ``verified``, ``latency`` and ``session`` say so when they hold
+    nothing: their ``status`` is then ``not-run`` or ``not-measured``, with a ``reason``.
+    ``session`` is what other session options than the default ones gain, apart from ``latency``.
     """
 
     input: str
@@ -30,6 +31,7 @@ class Report:
     passes: list[PassRecord]
     verified: dict[str, Any]
     latency: dict[str, Any]
+    session: dict[str, Any]
     seconds: float
     environment: dict[str, Any]
     operators: list[dict[str, int]] = field(default_factory=list)

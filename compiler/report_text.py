@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +49,50 @@ def latency_text(latency: Mapping[str, Any]) -> str:
         f"{speedup_text(latency['speedup'], latency['ci95'])}, "
         f"{threads_text(latency['threads'])}{packing}"
     )
+
+
+def session_text(session: Mapping[str, Any]) -> str:
+    """What other session options gain over the default ones, as one plain sentence."""
+    if session["status"] != "measured":
+        return f"not measured: {session.get('reason', '')}"
+    if not session["options"]:
+        return f"{plural(len(session['tried']), 'option')} tried, none is faster than the default"
+    return (
+        f"{session['verdict']}: "
+        f"{session['before']['median_ms']:.3f} ms → {session['after']['median_ms']:.3f} ms, "
+        f"{speedup_text(session['speedup'], session['ci95'])} with "
+        f"{options_text(session['options'])}"
+    )
+
+
+def session_lines(model: str) -> str:
+    """Python that runs ``model`` with the options of its session file."""
+    return (
+        "import onnxpress\n"
+        f"session = onnxpress.session({json.dumps(model)})\n"
+        "answers = session.run(None, inputs)"
+    )
+
+
+def plain_lines(model: str, options: Mapping[str, Any]) -> str:
+    """Python that makes a session with ``options`` by ONNX Runtime alone."""
+    lines = ["import onnxruntime as ort", "options = ort.SessionOptions()"]
+    for name, value in options.items():
+        if name == "graph_optimization_level":
+            lines.append(f"options.{name} = ort.GraphOptimizationLevel.{value}")
+        elif name == "config_entries":
+            lines += [f'options.add_session_config_entry("{k}", "{v}")' for k, v in value.items()]
+        else:
+            lines.append(f"options.{name} = {value}")
+    lines.append(f"session = ort.InferenceSession({json.dumps(model)}, options)")
+    return "\n".join(lines)
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Session options in one line, entries by their own names: ``intra_op_num_threads=1, …``."""
+    flat = {name: value for name, value in options.items() if name != "config_entries"}
+    flat |= options.get("config_entries", {})
+    return ", ".join(f"{name}={value}" for name, value in flat.items())
 
 
 def speedup_text(speedup: float, interval: tuple[float, float] | list[float]) -> str:

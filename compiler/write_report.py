@@ -10,7 +10,14 @@ from typing import Any
 from ..backends.errors import OutputError, UsageError
 from .html_report import as_html
 from .report import Report
-from .report_text import environment_texts, latency_text, sizes, verified_text
+from .report_text import (
+    environment_texts,
+    latency_text,
+    plain_lines,
+    session_text,
+    sizes,
+    verified_text,
+)
 
 FORMATS = (".json", ".md", ".html")
 
@@ -58,6 +65,7 @@ def as_markdown(report: Report) -> str:
         ["pipeline", report.pipeline or "(empty)"],
         ["answers", verified_text(report.verified)],
         ["latency", latency_text(report.latency)],
+        ["session options", session_text(report.session)],
         ["compiled in", f"{report.seconds:.2f} s"],
     ]
     parts = [
@@ -68,6 +76,9 @@ def as_markdown(report: Report) -> str:
         "## Passes",
         _table(["pass", "rewritten", "declined", "nodes", "time", "status"], _pass_rows(report)),
     ]
+    if report.session.get("options"):
+        lines = plain_lines(report.output, report.session["options"])
+        parts += ["## Session", f"```python\n{lines}\n```"]
     if report.warnings:
         parts += ["## Warnings", "\n".join(f"- {warning}" for warning in report.warnings)]
     parts += ["## Environment", _table(["", ""], [list(row) for row in environment_texts(report)])]

@@ -63,6 +63,14 @@ def bench(
             rich_help_panel=common.MEASURING,
         ),
     ] = True,
+    session: Annotated[
+        bool,
+        typer.Option(
+            "--session",
+            help="Also time each model with the options in its session file.",
+            rich_help_panel=common.MEASURING,
+        ),
+    ] = False,
     data: common.DataOption = None,
     dim: common.Dims = None,
     seed: common.Seed = None,
@@ -79,6 +87,7 @@ def bench(
 
     Examples:
         onnxpress bench model.onnx model.opt.onnx
+        onnxpress bench model.onnx model.opt.onnx --session
         onnxpress bench model.onnx --profile --dim batch=8 --threads 1
     """
     del debug
@@ -96,6 +105,7 @@ def bench(
             seconds=seconds,
             operators=profile,
             memory=memory,
+            session=session,
             seed=seed or 0,
             progress=progress,
         )

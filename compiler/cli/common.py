@@ -49,7 +49,7 @@ Level = Annotated[
         min=0,
         max=3,
         help="How far to go: 0 not at all, 1 lossless with standard operators, 2 lossless for the "
-        "target (default), 3 as 2 until passes leave choices to be measured.",
+        "target (default), 3 as 2, and measure which rewrites and session options pay.",
         rich_help_panel=REWRITING,
     ),
 ]
@@ -131,6 +131,17 @@ Threads = Annotated[
         metavar="N",
         min=0,
         help="Threads for timing; 0 (default) leaves it to ONNX Runtime.",
+        rich_help_panel=MEASURING,
+    ),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        metavar="S",
+        min=0,
+        help="Seconds for settling by measuring which rewrites pay and which session options are "
+        "fastest; 120 at -O 3, and nothing is settled otherwise.",
         rich_help_panel=MEASURING,
     ),
 ]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ..compile import Progress
+    from ..records import Progress
 
 _PAYS = 1.15
 """The speedup of single operators from which a whole model can be expected to gain."""

@@ -36,6 +36,7 @@ class Job:
     verify: bool | None = None
     time: bool | None = None
     threads: int = 0
+    budget: float | None = None
     seed: int | None = None
     reports: tuple[Path, ...] = ()
     strict: bool = False

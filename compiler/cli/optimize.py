@@ -53,6 +53,7 @@ def optimize(
     verify: common.Verify = None,
     time: common.Time = None,
     threads: common.Threads = 0,
+    budget: common.Budget = None,
     strict: common.Strict = False,
     reproduce: common.Reproduce = None,
     report: common.Reports = None,
@@ -66,6 +67,7 @@ def optimize(
 
     Examples:
         onnxpress optimize model.onnx -o model.opt.onnx
+        onnxpress optimize model.onnx -o fastest.onnx -O 3 --budget 300
         onnxpress optimize model.onnx -o small.onnx --passes "fold-batch-norm,cleanup"
         onnxpress optimize model.onnx -o fast.onnx --quantize int8 --data samples.npz
     """
@@ -85,6 +87,7 @@ def optimize(
             verify=verify,
             time=time,
             threads=threads,
+            budget=budget,
             seed=seed,
             reports=tuple(report or ()),
             strict=strict,

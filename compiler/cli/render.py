@@ -19,6 +19,8 @@ from ..report_text import (
     dims_text,
     latency_text,
     quantity,
+    session_lines,
+    session_text,
     sizes,
     verified_text,
 )
@@ -68,6 +70,11 @@ def report(console: Console, found: Report, job: Job) -> None:
         ("latency", latency_line(found.latency)),
         ("wrote", f"{escape(found.output)} in {found.seconds:.1f} s"),
     ]
+    if found.session.get("tried"):
+        rows.insert(2, ("session", session_line(found.session)))
+    if file := found.session.get("file"):
+        rows.append(("", f"{escape(file)}, which this reads:"))
+        rows.append(("", escape(session_lines(found.output))))
     if job.reports:
         rows.append(("report", escape(", ".join(map(str, job.reports)))))
     console.print(terminal.facts(rows))
@@ -132,6 +139,12 @@ def latency_line(latency: dict[str, Any]) -> str:
     """The measured latency before and after, with its interval, in one line."""
     colour = _VERDICTS.get(latency.get("verdict", ""), "yellow")
     return f"[{colour}]{escape(latency_text(latency))}[/]"
+
+
+def session_line(session: dict[str, Any]) -> str:
+    """What other session options gain, in one line."""
+    colour = _VERDICTS.get(session.get("verdict", ""), "yellow")
+    return f"[{colour}]{escape(session_text(session))}[/]"
 
 
 def comparison(console: Console, found: Comparison, *, verbose: bool = False) -> None:

@@ -14,11 +14,14 @@ from ...backends.errors import OutputError, PassError, UsageError
 from ...backends.ort import check_provider, specs_of
 from ...backends.targets import Target
 from ...passes.ensembles.merge import member_names, merge
-from ..compile import Outcome, Progress, Settings, compile_model, compression
+from ..compile import Outcome, compile_model, compression
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, choose, parse
 from ..recipe import Recipe, read_recipe
+from ..records import Progress
 from ..report import Report
+from ..session_file import session_path, write_session
+from ..settings import BUDGET, Settings
 from ..write_report import FORMATS, write_report
 from . import render, terminal
 from .job import Job
@@ -127,6 +130,7 @@ def settings_of(job: Job, target: Target, model: ir.Model, progress: Progress) -
         verify=job.verify is not False,
         time=job.time is not False,
         threads=job.threads,
+        budget=BUDGET if job.budget is None and job.level == 3 else job.budget,
         strict=job.strict,
         reproduce=job.reproduce,
         progress=progress,
@@ -144,6 +148,12 @@ def finish(outcome: Outcome, job: Job) -> None:
     report.output = str(job.output)
     before = _bytes(job.models)
     save(outcome.model, job.output, protect=job.models, force=job.force)
+    file = session_path(job.output)
+    if outcome.session is not None:
+        write_session(file, outcome.session, report)
+        report.session["file"] = str(file)
+    elif file.exists():
+        report.warnings.append(f"{file} is of an earlier result; `-O 3` measures its options again")
     report.bytes = [before, _bytes([job.output])]
     for path in job.reports:
         write_report(report, path)

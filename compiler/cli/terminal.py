@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-    from ..compile import Progress
+    from ..records import Progress
 
 Volume: TypeAlias = Literal["quiet", "normal", "verbose"]
 

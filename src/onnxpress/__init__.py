@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .compiler.model_io import save as save
     from .compiler.pipeline import parse as parse_pipeline
     from .compiler.report import Report as Report
+    from .compiler.session_file import session as session
     from .compiler.verify import Verifier as Verifier
     from .passes.base import Context as Context
     from .passes.base import Contract as Contract
@@ -54,6 +55,7 @@ _HOME = {
     "optimize": "compiler.api",
     "parse_pipeline": "compiler.pipeline:parse",
     "save": "compiler.model_io",
+    "session": "compiler.session_file",
 }
 """Where each public name lives; ``module:name`` where it has another name there."""
 
@@ -79,6 +81,7 @@ __all__ = [
     "optimize",
     "parse_pipeline",
     "save",
+    "session",
 ]
 
 

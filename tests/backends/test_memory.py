@@ -85,7 +85,7 @@ def test_cuda_is_asked_for_before_the_cpu(tmp_path: Path, monkeypatch: pytest.Mo
     asked: list[Any] = []
     monkeypatch.setattr(memory, "prepare_provider", asked.append)
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **kw: asked.append(kw))
-    task = {"model": "m", "threads": 1, "provider": "cuda", "feeds": "none.npz", "names": []}
+    task = {"model": "m", "options": {}, "provider": "cuda", "feeds": "none.npz", "names": []}
 
     assert "none.npz" in memory._main(task)["error"]
     assert asked == [

@@ -13,8 +13,10 @@ import onnx_ir as ir
 import pytest
 
 from onnxpress.compiler import compile as compiling
-from onnxpress.compiler.compile import Settings, compile_model
+from onnxpress.compiler import latency as timing
+from onnxpress.compiler.compile import compile_model
 from onnxpress.compiler.guard import CONFIRMING, SECONDS
+from onnxpress.compiler.settings import Settings
 from onnxpress.passes.base import Context, Contract, Pass, Result
 
 MODEL = """
@@ -85,7 +87,7 @@ def operators(model: ir.Model) -> list[str]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(compiling, "latency_before_and_after", made)
+    monkeypatch.setattr(timing, "latency_before_and_after", made)
     return made
 
 
@@ -186,7 +188,7 @@ def test_what_cannot_be_timed_is_kept_and_said(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unable = {"status": "not-measured", "reason": "it does not load"}
-    monkeypatch.setattr(compiling, "latency_before_and_after", lambda *_, **__: unable)
+    monkeypatch.setattr(timing, "latency_before_and_after", lambda *_, **__: unable)
     outcome = compiled([Swap("Neg", "Erf")])
     assert statuses(outcome) == ["ok"]
     assert outcome.report.latency == unable

@@ -101,6 +101,7 @@ def report() -> Report:
         passes=[],
         verified={"status": "not-run"},
         latency={"status": "not-measured"},
+        session={"status": "not-measured", "reason": "off"},
         seconds=0.0,
         environment={
             "cpu": {"model": "Some CPU", "features": ["a", "b"], "quota": None},
