@@ -36,7 +36,7 @@ def merge_nodes(graph: ir.Graph) -> Iterator[str]:
 class _Seen:
     """The nodes of one graph so far; what they compute is looked at only where two may agree."""
 
-    def __init__(self, contents: _Contents) -> None:
+    def __init__(self, contents: Contents) -> None:
         self._contents = contents
         self._rough: dict[Hashable, ir.Node | None] = {}
         self._exact: dict[Hashable, ir.Node] = {}
@@ -47,19 +47,19 @@ class _Seen:
             return None
         if (only := self._rough[rough]) is not None:
             self._rough[rough] = None
-            self._exact[_key(only, self._contents)] = only
-        key = _key(node, self._contents)
+            self._exact[node_key(only, self._contents)] = only
+        key = node_key(node, self._contents)
         found = None if key is None else self._exact.get(key)
         return found if found is not None and _can_stand_for(found, node) else None
 
     def add(self, node: ir.Node, rough: Hashable) -> None:
         if rough in self._rough:
-            self._exact.setdefault(_key(node, self._contents), node)
+            self._exact.setdefault(node_key(node, self._contents), node)
         else:
             self._rough[rough] = node
 
 
-def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen], contents: _Contents) -> Iterator[str]:
+def _merge_nodes(graph: ir.Graph, outer: Sequence[_Seen], contents: Contents) -> Iterator[str]:
     seen = _Seen(contents)
     scopes = (*outer, seen)
     merged: list[ir.Value] = []
@@ -90,7 +90,7 @@ def _rough_key(node: ir.Node) -> Hashable:
     return node.op_type, next(computed, None)
 
 
-def _key(node: ir.Node, contents: _Contents) -> Hashable | None:
+def node_key(node: ir.Node, contents: Contents) -> Hashable | None:
     """Equal for nodes that compute the same; ``None`` if ``node`` has to stay."""
     if refusal(node):
         return None
@@ -109,10 +109,11 @@ def _key(node: ir.Node, contents: _Contents) -> Hashable | None:
     return node.op_type, tuple(attributes), inputs, outputs
 
 
-_Contents: TypeAlias = dict[ir.Value, Hashable]
+Contents: TypeAlias = dict[ir.Value, Hashable]
+"""What tells the values apart that nodes read, as far as it was looked at."""
 
 
-def _identity(value: ir.Value | None, contents: _Contents) -> Hashable:
+def _identity(value: ir.Value | None, contents: Contents) -> Hashable:
     if value is None:
         return None
     if value not in contents:
