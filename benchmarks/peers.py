@@ -71,7 +71,17 @@ def _ort_basic(model: onnx.ModelProto) -> onnx.ModelProto:
         options.optimized_model_filepath = str(path)
         providers = ["CPUExecutionProvider"]
         ort.InferenceSession(model.SerializeToString(), options, providers=providers)
-        return onnx.load(path)
+        return _without_leftovers(model, onnx.load(path))
+
+
+def _without_leftovers(before: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
+    """``after`` without the inputs whose default ONNX Runtime dropped when it folded them away."""
+    defaults = {tensor.name for tensor in before.graph.initializer}
+    kept = {tensor.name for tensor in after.graph.initializer}
+    inputs = [one for one in after.graph.input if one.name not in defaults - kept]
+    del after.graph.input[:]
+    after.graph.input.extend(inputs)
+    return after
 
 
 PEERS: Mapping[str, Peer] = {

@@ -121,7 +121,7 @@ class Label:
 
         ``None`` where it repeats the tensor along an axis, or an axis of it cannot be taken apart.
         """
-        if array.size == 1 and array.ndim <= min(self.rank, len(self.dims)):
+        if array.size == 1 and array.ndim <= self.rank:
             return array.reshape(())
         if array.ndim > self.rank:
             return None

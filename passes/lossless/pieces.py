@@ -46,7 +46,7 @@ class Pieces:
     def of(self, value: ir.Value) -> Piece | None:
         """``value`` as a part of what it is cut out of, with all its axes."""
         node = value.producer()
-        if node is None or not is_settled(node) or node.inputs[0] is None:
+        if node is None or not node.inputs or not is_settled(node) or node.inputs[0] is None:
             return None
         if node.op_type == "Slice":
             return self._slice(node, node.inputs[0])

@@ -293,3 +293,10 @@ def test_inside_of_branches(build: Build, answers: Answers) -> None:
     assert BatchSlices().rewrite(model, Context()).modified
 
     np.testing.assert_array_equal(answers(model, x=X)["y"], before)
+
+
+def test_a_constant_index_is_no_slice_of_anything(build: Build) -> None:
+    lines = ("one = Constant <value_ints = [1]> ()", "a = Gather (x, k)", "b = Gather (x, one)")
+    text = graph(*lines, "p = Relu (a)", "q = Relu (b)", "y = Concat <axis = 0> (p, q)")
+    model = build(text.replace("] x)", "] x, int64[1] k)"))
+    assert not batch(model).modified

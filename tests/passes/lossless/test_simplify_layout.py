@@ -330,3 +330,16 @@ def test_inside_of_branches_and_functions(build: Build, answers: Answers) -> Non
     (function,) = model.functions.values()
     assert [node.op_type for node in function] == ["Relu"]
     np.testing.assert_array_equal(answers(model, x=array)["y"], before)
+
+
+def test_a_constant_of_one_element_may_have_more_axes_than_what_is_reshaped(
+    build: Build, answers: Answers
+) -> None:
+    lines = ("u = Unsqueeze (x, i1)", "s = Add (u, one)", "y = Squeeze (s, i1)")
+    given = {"i1": ints(1), "one": floats(1, 1, 1)}
+    model = build(graph(*lines, x="float[2,3]"), **given)
+    x = floats(2, 3)
+    right = answers(build(graph(*lines, x="float[2,3]"), **given), x=x)["y"]
+    simplify(model)
+    assert kinds(model) == ["Add"]
+    np.testing.assert_allclose(answers(model, x=x)["y"], right, rtol=1e-6)
