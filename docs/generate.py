@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import mkdocs_gen_files
@@ -74,6 +76,63 @@ def passes() -> Iterator[str]:
             yield from _table(("Option", "Default", "Type", "Meaning"), rows)
 
 
+def rewrites() -> Iterator[str]:
+    """What each exact pass does by itself, from the results of the benchmark."""
+    yield "# What each rewrite gains\n"
+    yield (
+        "Where each pass fires on the real models of the corpus, and what it gains alone: between "
+        "`fold-constants,cleanup` and the same once more, against these two without it; these two "
+        "themselves against the model as it is. Gains of passes overlap, so they do not multiply "
+        "to that of a level. `python -m benchmarks rewrites` measures it. *Faster* and *slower* "
+        "count the models whose whole 95% interval is beyond 1 by more than 1.5%.\n"
+    )
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / "rewrites.json"
+    if not path.is_file():
+        yield "Not measured yet.\n"
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        (
+            f"[`{one['pass']}`](passes.md#{one['pass']})",
+            f"{one['fires']} of {one['models']} models",
+            f"{one['rewritten']:,}",
+            f"{one['nodes'][0]:,} → {one['nodes'][1]:,}" if one["fires"] else "",
+            f"{one['mean']:.2f}x" if one["mean"] else "",
+            f"{one['faster']}, {one['slower']}" if one["mean"] else "",
+            f"{one['best'][0]}, {one['best'][1]:.2f}x" if one["best"] else "",
+        )
+        for one in found["summary"]
+    ]
+    heads = ("Pass", "Fires on", "Rewrites", "Nodes", "Speedup", "Faster, slower", "Most on")
+    yield from _table(heads, rows)
+    machine = found["environment"]
+    yield (
+        f"Speedups are geometric means over the models on which the pass fires, on one thread, "
+        f"default sessions on both sides: {machine['cpu']['model']}, onnxruntime "
+        f"{machine['packages']['onnxruntime']}, {found['date']}.\n"
+    )
+    yield "## Model by model\n"
+    fired = [row for row in found["rows"] if row.get("rewritten")]
+    rows = [
+        (
+            f"`{row['pass']}`",
+            row["model"],
+            f"{row['rewritten']:,}",
+            f"{row['nodes'][0]:,} → {row['nodes'][1]:,}",
+            _speedup(row["latency"]),
+        )
+        for row in fired
+    ]
+    yield from _table(("Pass", "Model", "Rewrites", "Nodes", "Speedup (95% interval)"), rows)
+
+
+def _speedup(latency: dict[str, Any]) -> str:
+    if latency["status"] != "measured":
+        return str(latency["reason"])
+    low, high = latency["ci95"]
+    return f"{latency['speedup']:.2f}x ({low:.2f} to {high:.2f})"
+
+
 def api() -> Iterator[str]:
     """What ``onnxpress`` exports."""
     yield "# Python API\n"
@@ -138,6 +197,7 @@ def _markdown(docstring: str) -> str:
 for page, lines in (
     ("command-line", command_line),
     ("passes", passes),
+    ("rewrites", rewrites),
     ("api", api),
     ("errors", error_index),
 ):

@@ -1,0 +1,91 @@
+"""The command that measures every exact pass by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from onnxpress.backends.errors import UsageError
+
+from . import cli, rewrites, store
+from .corpus import CorpusError
+from .printing import Limit, Results, latency_cells, say, table, there, wrote
+
+
+def rewrites_suite(
+    models: cli.Names = None,
+    cache: cli.Cache = None,
+    passes: Annotated[
+        str, typer.Option(help="Passes, comma separated. Default: every exact one.")
+    ] = "",
+    seconds: Annotated[float, typer.Option(help="How long a pair of models is timed.")] = 4.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
+    ] = False,
+    limit: Limit = 300,
+    results: Results = store.RESULTS,
+) -> None:
+    """Run each exact pass alone on every model: where it fires, and what it gains by itself."""
+    names = [name.strip() for name in passes.split(",") if name.strip()] or rewrites.names()
+    for name in names:
+        if name not in rewrites.names():
+            raise UsageError(f"there is no exact pass {name}", hint=", ".join(rewrites.names()))
+    rows = _kept(resume, results)
+    for model in there(cli.select(models, cache)):
+        for name in names:
+            if (model.name, name) in rows and "error" not in rows[model.name, name]:
+                continue
+            row = rewrites.measure(model.name, name, limit=limit, cache=cache, seconds=seconds)
+            rows[model.name, name] = row
+            if row.get("rewritten", 1):
+                say(f"{model.name} {name}: {_told(row)}")
+        _save(rows, results)
+    shown = table("pass", "fires on", "rewrites", "nodes", "speedup", "faster", "slower", "most on")
+    for one in rewrites.summary(rows.values()):
+        shown.add_row(*cells(one))
+    Console(width=140).print(shown)
+    wrote(_save(rows, results))
+
+
+def cells(one: dict[str, Any]) -> list[str]:
+    """A row of the summary as text."""
+    before, after = one["nodes"]
+    mean, best = one["mean"], one["best"]
+    return [
+        one["pass"],
+        f"{one['fires']} of {one['models']}",
+        f"{one['rewritten']:,}",
+        f"{before:,} → {after:,}" if one["fires"] else "",
+        "" if mean is None else f"{mean:.2f}x",
+        str(one["faster"]),
+        str(one["slower"]),
+        "" if best is None else f"{best[0]}, {best[1]:.2f}x",
+    ]
+
+
+def _told(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return str(row["error"])
+    before, after = row["nodes"]
+    told = f"{row['rewritten']} rewrites, {before} → {after} nodes"
+    return f"{told}, {' '.join(latency_cells(row['latency']))}"
+
+
+def _kept(resume: bool, results: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    if not resume:
+        return {}
+    try:
+        found = store.load("rewrites", results)["rows"]
+    except CorpusError:
+        return {}
+    return {(row["model"], row["pass"]): row for row in found}
+
+
+def _save(rows: dict[tuple[str, str], dict[str, Any]], results: Path) -> Path:
+    place = {name: at for at, name in enumerate(rewrites.names())}
+    ordered = sorted(rows.values(), key=lambda row: place.get(row["pass"], len(place)))
+    body = {"summary": rewrites.summary(ordered), "rows": ordered}
+    return store.save("rewrites", body, folder=results)
