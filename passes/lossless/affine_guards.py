@@ -9,8 +9,14 @@ import onnx_ir as ir
 from ..graph import is_op
 from .constants import resolved_constant
 
-_STOPS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Softmax", "Tanh", "Sigmoid"})
-"""Operators behind which a difference in the last place is as good as any other."""
+_STOPS: Final = frozenset(
+    {
+        "BatchNormalization", "Celu", "Conv", "ConvTranspose", "Cos", "Elu", "Erf", "Exp", "GRU",
+        "Gelu", "Gemm", "InstanceNormalization", "LSTM", "LayerNormalization", "Log", "LogSoftmax",
+        "MatMul", "Mish", "RNN", "Selu", "Sigmoid", "Sin", "Softmax", "Softplus", "Sqrt", "Tanh",
+    }
+)  # fmt: skip
+"""Operators that hardly answer whole numbers, so that one difference is as good as another."""
 
 _JUMPS: Final = frozenset(
     {
