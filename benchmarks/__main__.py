@@ -14,7 +14,7 @@ from rich.console import Console
 
 from onnxpress.backends.errors import OnnxpressError
 
-from . import cli, fuzz_suite, lossless_suite, probes, rewrites_suite, suites
+from . import cli, fuzz_suite, layout, lossless_suite, probes, rewrites_suite, suites
 
 app = typer.Typer(
     name="benchmarks",
@@ -33,6 +33,7 @@ app.command("shipped")(suites.shipped_suite)
 app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)
 app.command("probe")(probes.probe)
+app.command("layout")(layout.layout_suite)
 app.command("fuzz")(fuzz_suite.fuzz_suite)
 
 
