@@ -26,6 +26,7 @@ _BUILTIN: dict[str, str] = {
     "cleanup": ".lossless.cleanup:Cleanup",
     "batch-slices": ".lossless.batch_slices:BatchSlices",
     "simplify-layout": ".lossless.simplify_layout:SimplifyLayout",
+    "recognize-activations": ".lossless.recognize_activations:RecognizeActivations",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
     "insert-qdq": ".quantization.insert_qdq:InsertQDQ",
     "prune-channels": ".pruning.prune_channels:PruneChannels",

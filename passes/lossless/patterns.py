@@ -12,13 +12,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ..base import Array
-from ..graph import is_op
-from .constants import resolved_constant
+from ..graph import constant_tensor, is_op
+from .constants import resolve, resolved_constant
 
 COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "Sum", "And", "Or", "Xor", "Equal"})
 """Operators whose inputs a pattern finds in any order."""
-_CLOSE = 4
-"""A constant is the number looked for if it is off by as many units in its last place at most."""
+_CLOSE = {2: 1, 4: 4, 8: 4}
+"""A constant is the number looked for if it is off by as many units in its last place at most, by
+bytes: the short types have few places, and every number that is meant is rounded to them once."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,18 @@ class Const:
 class Op:
     """A node of a standard operator.
 
-    ``inputs`` are patterns; those of :data:`COMMUTATIVE` operators are found in any order. Inputs
-    that the node has beyond them have to be left out. ``attributes`` are compared with what the
-    node holds; one that it lacks does not match. A node has one place in a tree for each time
-    that its pattern object stands there: used twice, it is one node that is read twice.
+    ``inputs`` are patterns; those of :data:`COMMUTATIVE` operators are found in any order. ``None``
+    stands for an input that is left out, as inputs have to be that the node has beyond them.
+    ``attributes`` are compared with what the node holds; one that it lacks does not match, and a
+    :class:`Number` binds it. A node has one place in a tree for each time that its pattern object
+    stands there: used twice, it is one node that is read twice. ``domain`` is for writing a tree
+    only: nothing but standard operators is found.
     """
 
     op_type: str
-    inputs: tuple[Pattern, ...]
+    inputs: tuple[Pattern | None, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    domain: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,17 +72,39 @@ class OneOf:
 Pattern: TypeAlias = Anything | Number | Const | Op | OneOf
 
 
-def op(op_type: str, *inputs: Pattern | float, **attributes: Any) -> Op:
+def op(op_type: str, *inputs: Pattern | float | None, **attributes: Any) -> Op:
     """A node pattern, in short; a number stands for itself as a constant."""
-    trees = tuple(Number(float(one)) if isinstance(one, int | float) else one for one in inputs)
-    return Op(op_type, trees, attributes)
+    return Op(op_type, tuple(None if one is None else _tree(one) for one in inputs), attributes)
 
 
 def one_of(*choices: Pattern | float) -> OneOf:
     """Any of ``choices``, the first ones first."""
-    return OneOf(
-        tuple(Number(float(one)) if isinstance(one, int | float) else one for one in choices)
-    )
+    return OneOf(tuple(map(_tree, choices)))
+
+
+def product(*factors: Pattern | float) -> OneOf:
+    """The product of two or more ``factors``, in any order and however it is put in brackets."""
+    first, rest = factors[0], factors[1:]
+    ways = []
+    for chosen in range(2 ** len(rest) - 1):
+        left = [one for place, one in enumerate(rest) if chosen >> place & 1]
+        right = [one for place, one in enumerate(rest) if not chosen >> place & 1]
+        sides = [product(*side) if len(side) > 1 else side[0] for side in ([first, *left], right)]
+        ways.append(op("Mul", *sides))
+    return OneOf(tuple(ways))
+
+
+def _tree(one: Pattern | float) -> Pattern:
+    return Number(float(one)) if isinstance(one, int | float) else one
+
+
+def needed(pattern: Pattern | None) -> frozenset[str]:
+    """The operators without which ``pattern`` is nowhere."""
+    if isinstance(pattern, OneOf):
+        return frozenset.intersection(*map(needed, pattern.choices))
+    if isinstance(pattern, Op):
+        return frozenset({pattern.op_type}).union(*map(needed, pattern.inputs))
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -141,10 +167,11 @@ class _Bound:
     rank: int = 0
 
 
-def _value(pattern: Pattern, value: ir.Value | None, bound: _Bound) -> Iterator[_Bound]:
-    if value is None:
-        return
-    if isinstance(pattern, OneOf):
+def _value(pattern: Pattern | None, value: ir.Value | None, bound: _Bound) -> Iterator[_Bound]:
+    if value is None or pattern is None:
+        if value is None and pattern is None:
+            yield bound
+    elif isinstance(pattern, OneOf):
         for choice in pattern.choices:
             yield from _value(choice, value, bound)
     elif isinstance(pattern, Op):
@@ -169,16 +196,18 @@ def _node(pattern: Op, node: ir.Node, bound: _Bound) -> Iterator[_Bound]:
     count = len(pattern.inputs)
     if len(node.inputs) < count or any(value is not None for value in node.inputs[count:]):
         return
-    if not all(_has(node, name, value) for name, value in pattern.attributes.items()):
-        return
-    bound = _with(bound, nodes={**bound.nodes, pattern: node})
+    numbers = dict(bound.numbers)
+    for name, wanted in pattern.attributes.items():
+        if not _has(node, name, wanted, numbers):
+            return
+    bound = _with(bound, nodes={**bound.nodes, pattern: node}, numbers=numbers)
     orders = permutations(pattern.inputs) if node.op_type in COMMUTATIVE else (pattern.inputs,)
     for order in orders:
         yield from _inputs(order, node.inputs, bound)
 
 
 def _inputs(
-    patterns: tuple[Pattern, ...], values: Any, bound: _Bound, index: int = 0
+    patterns: tuple[Pattern | None, ...], values: Any, bound: _Bound, index: int = 0
 ) -> Iterator[_Bound]:
     if index == len(patterns):
         yield bound
@@ -188,8 +217,11 @@ def _inputs(
 
 
 def _number(pattern: Number, value: ir.Value, bound: _Bound) -> Iterator[_Bound]:
-    array = resolved_constant(value)
-    if array is None or array.size != 1 or array.dtype.kind not in "fiuV":
+    tensor = constant_tensor(resolve(value))
+    if tensor is None or tensor.size != 1:
+        return
+    array = tensor.numpy()
+    if array.dtype.kind not in "fiuV":
         return
     number = float(array.reshape(-1)[0])
     if pattern.value is not None and not _is_close(number, pattern.value, array.dtype):
@@ -201,17 +233,22 @@ def _number(pattern: Number, value: ir.Value, bound: _Bound) -> Iterator[_Bound]
 
 
 def _is_close(number: float, wanted: float, dtype: np.dtype[Any]) -> bool:
-    if dtype.kind in "iu":
+    if number == wanted or dtype.kind in "iu":
         return number == wanted
     eps = float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]
-    return abs(number - wanted) <= _CLOSE * eps * abs(wanted)
+    return abs(number - wanted) <= _CLOSE.get(dtype.itemsize, 0) * eps * abs(wanted)
 
 
-def _has(node: ir.Node, name: str, wanted: Any) -> bool:
+def _has(node: ir.Node, name: str, wanted: Any, numbers: dict[str, float]) -> bool:
+    """Whether attribute ``name`` is as wanted; if that is a name, ``numbers`` gets it."""
     attribute = node.attributes.get(name)
     if attribute is None or attribute.is_ref():
         return False
     held = attribute.value
+    if isinstance(wanted, Number):
+        return numbers.setdefault(wanted.name, float(held)) == float(held)
+    if isinstance(wanted, float):
+        return bool(np.float32(wanted) == np.float32(held))
     return bool(list(held) == list(wanted) if isinstance(held, list | tuple) else held == wanted)
 
 
