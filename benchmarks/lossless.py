@@ -55,6 +55,7 @@ def _measure(name: str, level: int, cache: Path | None) -> dict[str, Any]:
         "quarantined": _reasons(report, "quarantined"),
         "withdrawn": _reasons(report, "withdrawn"),
         "latency": latency,
+        "session": report.session,
     }
 
 
@@ -76,6 +77,12 @@ def geometric_mean(rows: Iterable[Row]) -> float | None:
     """The geometric mean of the speedups, if there are any."""
     found = [row["latency"]["speedup"] for row in timed(rows)]
     return statistics.geometric_mean(found) if found else None
+
+
+def sessions(rows: Iterable[Row]) -> list[float]:
+    """What other session options gain on top, for the models that are faster with some."""
+    found = [row.get("session", {}) for row in rows]
+    return [one["speedup"] for one in found if one.get("verdict") == "faster"]
 
 
 def smallest(found: Sequence[Row], model: str) -> Row | None:

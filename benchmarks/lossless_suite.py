@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -182,10 +183,15 @@ def _summary(level: int, rows: Sequence[lossless.Row]) -> str:
     low, high = worst["latency"]["ci95"]
     agree = sum(row.get("verified") == "ok" for row in rows)
     slower = sum(row["latency"]["verdict"] == "slower" for row in timed)
+    gains = lossless.sessions(rows)
+    session = ""
+    if gains:
+        mean_gain = statistics.geometric_mean(gains)
+        session = f"; session options, not counted here: {mean_gain:.2f}x on {len(gains)} models"
     return (
         f"-O {level}: geometric mean {mean:.3f}x over {len(timed)} models, {slower} slower, "
         f"least {worst['latency']['speedup']:.3f}x ({low:.3f} to {high:.3f}) {worst['model']}; "
-        f"answers agree on {agree} of {len(rows)}"
+        f"answers agree on {agree} of {len(rows)}{session}"
     )
 
 

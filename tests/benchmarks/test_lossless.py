@@ -154,6 +154,14 @@ def test_the_mean_is_geometric_over_what_was_timed() -> None:
     assert lossless.geometric_mean(rows[2:]) is None
 
 
+def test_the_gain_of_session_options_is_told_apart() -> None:
+    faster = {"status": "measured", "speedup": 1.2, "verdict": "faster"}
+    same = faster | {"speedup": 1.0, "verdict": "no significant difference"}
+    rows = [row_of("a", 3, session=faster), row_of("b", 3, session=same), row_of("c", 3)]
+    assert lossless.sessions(rows) == [1.2]
+    assert lossless.geometric_mean(rows) == pytest.approx(1.5)
+
+
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | str]]:
     """What was measured, in order, without measuring."""

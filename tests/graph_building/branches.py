@@ -198,3 +198,47 @@ def written_twice(s: Scope) -> Tensor:
         scaled = combined(s, "Mul", x, s.scalar(factor, x.dtype), 2 * x.bound)
         made.append(s.add(s.choices.of(["Tanh", "Tanh", "Sigmoid"]), [scaled], scaled, bound=1.0))
     return combined(s, s.choices.of(["Sub", "Add"]), made[0], made[1])
+
+
+@operator(double=False, weight=2)
+def convs_over_time(s: Scope) -> Tensor:
+    """Convolutions of one axis with whole blocks of channels, and what stands between them."""
+    x = s.pick(
+        lambda one: one.rank == 3 and one.fixed(1, 2) is not None and one.shape[1] == 16
+        and one.bound <= 100,
+        (2, 16, 8),
+    )  # fmt: skip
+    if x.fixed(1, 2) is None or x.shape[1] != 16:
+        return x
+    for _ in range(1 + s.choices.below(2)):
+        length = int(x.shape[2])
+        size = s.choices.of([3, 1, 5])
+        group = s.choices.of([1, 1, 16])
+        weight = s.weights(16, 16 // group, size, spread=(16 // group * size) ** -0.5)
+        inputs = [x, weight, *([s.weights(16)] if s.choices.flag() else [])]
+        stride = s.choices.of([1, 1, 2])
+        pads = [size // 2] * 2
+        left = (length + 2 * pads[0] - size) // stride + 1
+        kind = [(x.dtype, (x.shape[0], 16, left))]
+        attributes: dict[str, Any] = {"pads": pads, "strides": [stride], "group": group}
+        (x,) = s.emit("Conv", inputs, kind, bound=3 * x.bound, **attributes)
+        kept_aside(s, x)
+        x = _between(s, x)
+    return x
+
+
+def _between(s: Scope, x: Tensor) -> Tensor:
+    form = s.choices.below(6)
+    if form == 1:
+        return s.add("LeakyRelu", [x], x, alpha=0.1)
+    if form == 2:
+        gate = s.add("Sigmoid", [x], x, bound=1.0)
+        return combined(s, "Mul", x, gate, x.bound)
+    if form == 3:
+        return affine(s, x, 2)
+    if form == 4:
+        return batch_norm(s, x)
+    if form == 5 and int(x.shape[2]) >= 2:
+        kind = [(x.dtype, (*x.shape[:2], int(x.shape[2]) - 1))]
+        return s.emit("MaxPool", [x], kind, kernel_shape=[2])[0]
+    return s.add("Relu", [x], x)
