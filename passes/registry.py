@@ -27,6 +27,7 @@ _BUILTIN: dict[str, str] = {
     "batch-slices": ".lossless.batch_slices:BatchSlices",
     "simplify-layout": ".lossless.simplify_layout:SimplifyLayout",
     "recognize-activations": ".lossless.recognize_activations:RecognizeActivations",
+    "simplify-indexing": ".lossless.simplify_indexing:SimplifyIndexing",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
     "insert-qdq": ".quantization.insert_qdq:InsertQDQ",
     "prune-channels": ".pruning.prune_channels:PruneChannels",
