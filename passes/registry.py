@@ -21,6 +21,7 @@ _BUILTIN: dict[str, str] = {
     "hoist-invariants": ".lossless.hoist_invariants:HoistInvariants",
     "inline-functions": ".lossless.inline_functions:InlineFunctions",
     "fuse-gemm": ".lossless.fuse_gemm:FuseGemm",
+    "compose-layers": ".lossless.compose_layers:ComposeLayers",
     "merge-branches": ".lossless.merge_branches:MergeBranches",
     "fold-affine": ".lossless.fold_affine:FoldAffine",
     "cleanup": ".lossless.cleanup:Cleanup",

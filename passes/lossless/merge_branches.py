@@ -9,15 +9,15 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..analysis.values import Facts
 from ..base import Context, Pass, Result
 from ..graph import graph_of, graphs_of, is_constant, is_op
 from .affine import Layer
 from .constants import resolve
+from .conv_windows import SpatialSizes, set_frame
 from .layers import LayerWriter, match_layer
 from .summands import NEGATION, Summand, per_channel, summand
 from .sums import Slot, SumTree, sum_trees
-from .windows import Axes, Window
+from .windows import Window
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class _Merger:
     def __init__(self, model: ir.Model) -> None:
         self.model = model
         self.result = Result(model)
+        self.sizes = SpatialSizes(model)
         self._main = model.opset_imports.get("", 0)
         self._opsets = {
             graph: function.opset_imports.get("", 0)
@@ -77,16 +78,6 @@ class _Merger:
     @cached_property
     def writer(self) -> LayerWriter:
         return LayerWriter(self.model)
-
-    @cached_property
-    def facts(self) -> Facts:
-        return Facts(self.model)
-
-    def sizes(self, value: ir.Value) -> Axes | None:
-        """The spatial sizes of ``value``, if all of them are fixed."""
-        self.facts.follow_to(value)
-        found = tuple(size for size in (self.facts.dims(value) or ())[2:] if isinstance(size, int))
-        return found if len(found) == len(self.facts.dims(value) or ()) - 2 else None
 
     def finish(self) -> Result:
         if self.result.modified and (duplicated := self.writer.finish()):
@@ -169,7 +160,7 @@ class _Merger:
         if one.strides != two.strides:
             return "its branches have different strides"
         if one.excess != two.excess:
-            sizes = self.sizes(source)
+            sizes = self.sizes.of(source)
             if sizes is None or one.places(sizes) != two.places(sizes):
                 return "its branches are not known to answer with the same sizes"
         if window.work_with(other) > window.work + other.work:
@@ -212,7 +203,7 @@ class _Merger:
             graph_of(kept.node).insert_before(kept.node, conv)
         base = tree.root.outputs[0].name or conv.op_type
         self.writer.write(layer, *rounded, base)
-        _set_frame(conv, window)
+        set_frame(conv, window)
         conv.outputs[0].shape = None  # it may come from an exporter who was wrong
         kept.node.replace_input_with(kept.index, conv.outputs[0])
         return lost
@@ -226,16 +217,3 @@ class _Merger:
                     if value is not None and is_constant(resolve(value)):
                         self.writer.retire(value)
                 graph_of(node).remove(node, safe=True)
-
-
-def _set_frame(conv: ir.Node, window: Window) -> None:
-    """Let ``conv`` read where ``window`` does."""
-    frame = window.frame
-    conv.attributes.pop("auto_pad", None)
-    conv.attributes["group"] = ir.AttrInt64("group", window.groups)
-    for name, numbers in (
-        ("kernel_shape", frame.kernel),
-        ("dilations", frame.dilations),
-        ("pads", (*frame.begins, *frame.ends)),
-    ):
-        conv.attributes[name] = ir.AttrInt64s(name, numbers)

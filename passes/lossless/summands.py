@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +12,13 @@ from ..base import Array
 from ..graph import feeds_only, is_op
 from .affine import Affine, Layer
 from .constants import resolved_constant
+from .conv_windows import SpatialSizes, conv_window, frame_of
 from .normalizations import inference_map
 from .sums import Slot
-from .windows import Axes, Frame, Window, diagonal, pointwise
+from .windows import Frame, Window, diagonal, pointwise
 
 NEGATION = Affine(np.array(-1.0), np.array(0.0))
 """The map that changes the sign."""
-
-Sizes = Callable[[ir.Value], Axes | None]
-"""Tells the spatial sizes of a value, where all of them are fixed."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,12 @@ class Summand:
         """Whether it is a ``Conv`` with maps on top."""
         return self.node is not None and self.node.op_type == "Conv"
 
-    def over_conv(self, layer: Layer, sizes: Sizes, opset: int) -> Window | str:
+    def over_conv(self, layer: Layer, sizes: SpatialSizes, opset: int) -> Window | str:
         """All of it as one window, or why it is none; ``layer`` is its ``Conv``."""
-        frame = _frame(layer.node, layer.weight.shape[2:], sizes)
-        if isinstance(frame, str):
-            return frame
-        if not (np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all()):
-            return "a weight of Conv is not finite"
-        bias = np.broadcast_to(layer.bias, layer.outputs)
-        window = Window(frame, layer.weight.astype(np.float64), bias, layer.groups)
-        return self._mapped(window, opset)
+        window = conv_window(layer, sizes)
+        return window if isinstance(window, str) else self._mapped(window, opset)
 
-    def over_channels(self, like: Window, sizes: Sizes, opset: int) -> Window | str:
+    def over_channels(self, like: Window, sizes: SpatialSizes, opset: int) -> Window | str:
         """All of it as one window over what ``like`` reads, or why it is none; not for a Conv."""
         if like.inputs != like.outputs:
             return "its branches have different numbers of channels"
@@ -151,12 +142,12 @@ def per_channel(value: ir.Value | None, channels: int, rank: int) -> Array | Non
     return array.astype(np.float64).reshape(-1 if shape[1] > 1 else ())
 
 
-def _pool_frame(node: ir.Node, rank: int, sizes: Sizes) -> Frame | str:
+def _pool_frame(node: ir.Node, rank: int, sizes: SpatialSizes) -> Frame | str:
     """Where the ``AveragePool`` ``node`` reads, or why it is no window with equal weights."""
     kernel = tuple(node.attributes.get_ints("kernel_shape", ()))
     if len(kernel) != rank:
         return "AveragePool has another number of axes"
-    frame = _frame(node, kernel, sizes)
+    frame = frame_of(node, kernel, sizes)
     if isinstance(frame, str):
         return frame
     if node.attributes.get_int("ceil_mode", 0):
@@ -164,32 +155,3 @@ def _pool_frame(node: ir.Node, rank: int, sizes: Sizes) -> Frame | str:
     if any(frame.begins + frame.ends) and not node.attributes.get_int("count_include_pad", 0):
         return "AveragePool divides by less where it pads"
     return frame
-
-
-def _frame(node: ir.Node, kernel: Axes, sizes: Sizes) -> Frame | str:
-    """Where ``node``, with a window as large as ``kernel``, reads, or why that is not known."""
-    ones, zeros = (1,) * len(kernel), (0,) * len(kernel)
-    get = node.attributes.get_ints
-    strides, dilations = tuple(get("strides", ones)), tuple(get("dilations", ones))
-    mode = node.attributes.get_string("auto_pad", "NOTSET")
-    if mode == "VALID":
-        return Frame(kernel, strides, dilations, zeros, zeros)
-    if mode == "NOTSET":
-        pads = tuple(get("pads", zeros + zeros))
-        if min(pads, default=0) < 0:
-            return f"{node.op_type} crops what it reads"
-        return Frame(kernel, strides, dilations, pads[: len(kernel)], pads[len(kernel) :])
-    spans = [(taps - 1) * step for taps, step in zip(kernel, dilations, strict=True)]
-    fixed = sizes(node.inputs[0]) if node.inputs[0] is not None else None
-    missing = []
-    for axis, (span, stride) in enumerate(zip(spans, strides, strict=True)):
-        if stride == 1 or not span:
-            missing.append(span)
-        elif fixed is None:
-            return f"how {node.op_type} pads depends on sizes that are not known"
-        else:
-            missing.append(max(0, span - (fixed[axis] - 1) % stride))
-    less = [total // 2 for total in missing]
-    more = [total - half for total, half in zip(missing, less, strict=True)]
-    begins, ends = (less, more) if mode == "SAME_UPPER" else (more, less)
-    return Frame(kernel, strides, dilations, tuple(begins), tuple(ends))

@@ -31,10 +31,15 @@ class Frame:
     ends: Axes
 
     @property
+    def spans(self) -> Axes:
+        """How far the last tap reads behind the first one."""
+        axes = zip(self.kernel, self.dilations, strict=True)
+        return tuple((taps - 1) * step for taps, step in axes)
+
+    @property
     def lasts(self) -> Axes:
         """How far behind its place the last tap reads."""
-        axes = zip(self.kernel, self.dilations, self.begins, strict=True)
-        return tuple((taps - 1) * step - begin for taps, step, begin in axes)
+        return tuple(span - begin for span, begin in zip(self.spans, self.begins, strict=True))
 
     @property
     def excess(self) -> Axes:
@@ -69,6 +74,30 @@ class Frame:
             ends=tuple(e + c for e, c in zip(self.excess, lasts, strict=True)),
         )
 
+    def after(self, first: Frame) -> Frame:
+        """Where this frame, over what comes out of ``first``, reads in what that reads."""
+        axes = range(len(self.kernel))
+        steps = tuple(
+            math.gcd(
+                self.dilations[axis] * first.strides[axis] if self.kernel[axis] > 1 else 0,
+                first.dilations[axis] if first.kernel[axis] > 1 else 0,
+            )
+            or 1
+            for axis in axes
+        )
+        spans = [self.spans[axis] * first.strides[axis] + first.spans[axis] for axis in axes]
+
+        def both(mine: Axes, inner: Axes) -> Axes:
+            return tuple(mine[axis] * first.strides[axis] + inner[axis] for axis in axes)
+
+        return Frame(
+            kernel=tuple(span // step + 1 for span, step in zip(spans, steps, strict=True)),
+            strides=both(self.strides, (0,) * len(self.strides)),
+            dilations=steps,
+            begins=both(self.begins, first.begins),
+            ends=both(self.ends, first.ends),
+        )
+
     def taps_of(self, other: Frame) -> tuple[slice, ...]:
         """Where in this frame's kernel the taps of ``other``, which fits into it, stand."""
         found = []
@@ -78,6 +107,16 @@ class Frame:
             found.append(slice(start, start + (taps - 1) * step + 1, step))
         return tuple(found)
 
+    def landing(self, tap: Axes, first: Frame, whole: Frame) -> tuple[slice, ...]:
+        """The taps of ``whole``, this frame after ``first``, that ``tap`` of this frame reads."""
+        found = []
+        for axis, count in enumerate(first.kernel):
+            grid = whole.dilations[axis]
+            start = tap[axis] * self.dilations[axis] * first.strides[axis] // grid
+            step = max(1, first.dilations[axis] // grid) if count > 1 else 1
+            found.append(slice(start, start + (count - 1) * step + 1, step))
+        return tuple(found)
+
 
 @dataclass(frozen=True)
 class Window:
@@ -85,7 +124,7 @@ class Window:
 
     Attributes:
         frame: Where it reads.
-        weight: ``[outputs, inputs / groups, *kernel]``, in float64.
+        weight: ``[outputs, inputs / groups, *kernel]``, of any type; sums are in float64.
         bias: One number per output channel, in float64.
         groups: How many groups the channels fall into.
     """
@@ -114,7 +153,7 @@ class Window:
         """This window, and a map per output channel on what it answers."""
         scale = affine.scale.reshape(-1, *[1] * (self.weight.ndim - 1))
         bias = self.bias * affine.scale + affine.shift
-        return replace(self, weight=self.weight * scale, bias=bias)
+        return replace(self, weight=self.weight.astype(np.float64) * scale, bias=bias)
 
     def work_with(self, other: Window) -> int:
         """The multiplications at each place of one window that does what both do."""
@@ -129,13 +168,39 @@ class Window:
             total[:, :, *frame.taps_of(one.frame)] += one._in_groups(groups)
         return Window(frame, total, self.bias + other.bias, groups)
 
+    def work_after(self, first: Window) -> int:
+        """The multiplications at each place of one window that does both, ``first`` first."""
+        frame, groups = self.frame.after(first.frame), math.gcd(self.groups, first.groups)
+        return self.outputs * (first.inputs // groups) * math.prod(frame.kernel)
+
+    def after(self, first: Window) -> Window:
+        """This window over what ``first`` answers, as one over what ``first`` reads.
+
+        Right where this window sees nothing past the borders of that answer, or where the formula
+        of ``first`` gives zero there.
+        """
+        frame, groups = self.frame.after(first.frame), math.gcd(self.groups, first.groups)
+        inner = first._in_groups(groups).reshape(groups, first.outputs // groups, -1)
+        outer = self._in_groups(groups).reshape(
+            groups, self.outputs // groups, first.outputs // groups, *self.frame.kernel
+        )
+        total = np.zeros((self.outputs, first.inputs // groups, *frame.kernel))
+        for tap in np.ndindex(*self.frame.kernel):
+            part = outer[(..., *tap)] @ inner
+            place = self.frame.landing(tap, first.frame, frame)
+            total[:, :, *place] += part.reshape(*total.shape[:2], *first.frame.kernel)
+        sums = outer.reshape(*outer.shape[:3], -1).sum(axis=3)
+        bias = self.bias + (sums @ first.bias.reshape(groups, -1, 1)).reshape(-1)
+        return Window(frame, total, bias, groups)
+
     def _in_groups(self, groups: int) -> Array:
-        """The weight with ``groups``, a divisor of the own ones, and zeros between those."""
+        """The weight in float64 with fewer ``groups``, and zeros between the own ones."""
+        weight = self.weight.astype(np.float64, copy=False)
         if groups == self.groups:
-            return self.weight
+            return weight
         ratio = self.groups // groups
-        outputs, inputs, *kernel = self.weight.shape
-        blocks = self.weight.reshape(groups, ratio, outputs // self.groups, inputs, *kernel)
+        outputs, inputs, *kernel = weight.shape
+        blocks = weight.reshape(groups, ratio, outputs // self.groups, inputs, *kernel)
         wide = np.zeros((groups, ratio, outputs // self.groups, ratio, inputs, *kernel))
         for block in range(ratio):
             wide[:, block, :, block] = blocks[:, block]

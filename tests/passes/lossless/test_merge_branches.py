@@ -106,7 +106,7 @@ def test_the_graph_that_is_left(build: Build, answers: Answers) -> None:
     assert result.rewritten == ["Add -> y"]
     assert re.sub(r"\s+", " ", ir.to_onnx_text(model)).rsplit("{", 1)[1] == (
         " y = Conv <pads: ints = [1, 1, 1, 1], group: int = 1, kernel_shape: ints = [3, 3],"
-        ' dilations: ints = [1, 1]> (x, "y.weight", "y.bias") }'
+        ' strides: ints = [1, 1], dilations: ints = [1, 1]> (x, "y.weight", "y.bias") }'
     )
     assert list(model.graph.initializers) == ["y.weight", "y.bias"]
 
