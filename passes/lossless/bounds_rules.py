@@ -51,7 +51,8 @@ def _bounded(found: Match) -> Op | None:
         upper = found.numbers.get(f"high{suffix}", math.inf)
         if node.op_type == "Relu":
             lower = 0.0
-        if math.isnan(lower) or math.isnan(upper) or lower > upper:
+        # Clip has the largest number for a bound that it is not given, and so never says infinity.
+        if not (lower < math.inf and upper > -math.inf and lower <= upper):
             return None
         low, high = (min(max(bound, lower), upper) for bound in (low, high))
     made = _within(low, high)

@@ -360,6 +360,7 @@ UNLIKE: dict[str, str] = {
     "another gate": "h = HardSigmoid<alpha=0.2, beta=0.5>(x) y = Mul(h, x)",
     "one clip": "y = Clip(x, n0, n6)",
     "what is there already": "h = Relu(x) y = Sigmoid(h)",
+    "nothing but infinity": "y = Max(x, endless)",
 }
 
 
