@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from .latency import Stopwatch, timing_feeds
 from .manager import PassManager, Run, check_needs, replay
 from .model_io import save
 from .pipeline import Pipeline, Step, as_pipeline
+from .records import LEFT_OUT, silent
 from .report import Report
+from .search import NOT_MEASURED as SEARCH_NOT_MEASURED
+from .search import Choices, search
 from .session_duel import choose_session
 from .session_file import session_path, write_session
 from .settings import Settings
@@ -101,7 +104,7 @@ def compile_model(
         provider=settings.target.provider,
         threads=settings.threads,
     )
-    run, latency = _guarded(model, pipeline, context, settings, stopwatch)
+    run, latency, searched = _searched(model, pipeline, context, settings, stopwatch)
     verified = _verified(model, run, settings) if settings.verify else NOT_VERIFIED
     session, session_report = choose_session(
         run.model, settings, stopwatch, lambda: _verifier(run.model, settings)
@@ -120,6 +123,7 @@ def compile_model(
         passes=run.records,
         verified=verified,
         latency=latency,
+        search=searched,
         session=session_report,
         seconds=time.perf_counter() - started,
         environment=environment(),
@@ -131,11 +135,7 @@ def compile_model(
 
 
 def _run(
-    model: ir.Model,
-    pipeline: Pipeline,
-    context: Context,
-    settings: Settings,
-    withdrawn: Mapping[Step, str] | None = None,
+    model: ir.Model, pipeline: Pipeline, context: Context, settings: Settings, choices: Choices
 ) -> Run:
     manager = PassManager(
         pipeline,
@@ -143,9 +143,9 @@ def _run(
         hooks=settings.hooks,
         strict=settings.strict,
         reproduce=settings.reproduce,
-        withdrawn=withdrawn,
+        withdrawn=choices.withdrawn,
     )
-    return manager.run(model, context)
+    return manager.run(model, replace(context, held=choices.held))
 
 
 def _guarded(
@@ -154,21 +154,51 @@ def _guarded(
     context: Context,
     settings: Settings,
     stopwatch: Stopwatch,
+    choices: Choices = Choices(),  # noqa: B008
 ) -> tuple[Run, dict[str, Any]]:
     """The pipeline run over ``model`` without the passes that do not pay, and the latency."""
-    run = _run(model, pipeline, context, settings)
+
+    def again(withdrawn: Mapping[Step, str]) -> Run:
+        more = replace(choices, withdrawn={**choices.withdrawn, **withdrawn})
+        return _run(model, pipeline, context, settings, more)
+
+    run = again({})
     if not settings.time:
         return run, NOT_TIMED
     if not run.applied:
         return run, {"status": "not-measured", "reason": "no pass changed the model"}
+    held = replace(context, held=choices.held)
     guard = Guard(
         model,
         stopwatch,
-        rerun=lambda withdrawn: _run(model, pipeline, context, settings, withdrawn),
-        replay=lambda steps: replay(model, steps, context),
+        rerun=again,
+        replay=lambda steps: replay(model, steps, held),
         progress=settings.progress,
     )
     return guard.settle(run)
+
+
+def _searched(
+    model: ir.Model, pipeline: Pipeline, context: Context, settings: Settings, stopwatch: Stopwatch
+) -> tuple[Run, dict[str, Any], dict[str, Any]]:
+    """As :func:`_guarded`, at level 3 without the rewrites that do not pay, and how they did."""
+    run, latency = _guarded(model, pipeline, context, settings, stopwatch)
+    if settings.budget is None:
+        return run, latency, SEARCH_NOT_MEASURED
+    if not settings.time:
+        return run, latency, {"status": "not-measured", "reason": "timing was turned off"}
+    quiet = replace(context, progress=silent)
+    unchecked = replace(settings, verify=False, hooks=(), reproduce=None, progress=silent)
+    choices, report = search(
+        run,
+        stopwatch,
+        lambda wanted: _run(model, pipeline, quiet, unchecked, wanted).model,
+        budget=settings.budget / 2,
+        progress=settings.progress,
+    )
+    if choices is not None:
+        run, latency = _guarded(model, pipeline, context, settings, stopwatch, choices)
+    return run, latency, report
 
 
 def _verifier(model: ir.Model, settings: Settings) -> Verifier:
@@ -236,7 +266,11 @@ def _warnings(run: Run, verified: dict[str, Any], latency: dict[str, Any]) -> li
     found = [
         f"{record.name} was wrong and is undone: {record.reason}" for record in run.quarantined
     ]
-    found += [f"{name} is withdrawn: {reason}" for name, reason in _withdrawn(run).items()]
+    found += [
+        f"{name} is withdrawn: {reason}"
+        for name, reason in _withdrawn(run).items()
+        if reason != LEFT_OUT
+    ]
     if verified["status"] != "ok" and verified is not NOT_VERIFIED:
         found.append(f"the answers were not checked: {verified['reason']}")
     found += [

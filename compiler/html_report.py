@@ -20,6 +20,7 @@ from .report_text import (
     plural,
     quantity,
     scalar_text,
+    search_text,
     session_lines,
     session_text,
     sizes,
@@ -48,6 +49,7 @@ def as_html(report: Report) -> str:
             *_plots(report),
             "<h2>Passes</h2>",
             *_passes(report.passes),
+            *_search(report.search),
             *_session(report),
             *_answers(report.verified),
             "<h2>Environment</h2>",
@@ -186,6 +188,19 @@ def _details(number: int, record: PassRecord) -> str:
         parts.append(f"<p>The model it was wrong on: {path}</p>")
     title = f"{number}. {escape(record.name)} in detail"
     return f"<details><summary>{title}</summary>{''.join(parts)}</details>"
+
+
+def _search(search: Mapping[str, Any]) -> list[str]:
+    """The rewrites that were measured one by one; nothing where none were."""
+    if not search.get("tried"):
+        return []
+    rows = []
+    for one in search["tried"]:
+        name = one["pass"] if one["rewrites"] is None else f"{one['pass']}, {one['rewrites']} of it"
+        ratio = speedup_text(one["speedup"], one["ci95"]) if "speedup" in one else ""
+        rows.append([name, ratio, "left out" if one["left_out"] else "stays"])
+    head = [("the model without it", "number"), ("", "")]
+    return ["<h2>Rewrites one by one</h2>", table(head, rows, caption=search_text(search))]
 
 
 def _session(report: Report) -> list[str]:

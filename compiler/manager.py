@@ -14,9 +14,10 @@ import onnx_ir as ir
 from ..backends.errors import OnnxpressError, PassError, VerificationError
 from ..passes.analysis.cost import node_count, weight_bytes
 from ..passes.base import EXACT, Context, Pass, Result
+from ..passes.held import held
 from .collection import without_collection
 from .pipeline import FIXPOINT_LIMIT, Fixpoint, Pipeline, Step, as_pipeline
-from .records import Checker, Hook, PassRecord, Run, Verdict
+from .records import LEFT_OUT, Checker, Hook, PassRecord, Run, Verdict
 from .structure import check_structure
 
 __all__ = [
@@ -86,7 +87,8 @@ class PassManager:
             progress.run_all(self.pipeline)
         kept = model.clone() if progress.kept is model else progress.kept
         seconds = time.perf_counter() - started
-        return Run(kept, progress.records, seconds, progress.verdict, progress.applied)
+        applied, left_out = progress.applied, self.withdrawn
+        return Run(kept, progress.records, seconds, progress.verdict, applied, left_out)
 
 
 def check_needs(pipeline: Pipeline, context: Context) -> None:
@@ -107,15 +109,18 @@ def check_needs(pipeline: Pipeline, context: Context) -> None:
 def apply(step: Step, model: ir.Model, context: Context) -> ir.passes.PassResult:
     """Run ``step`` on ``model`` in place, with nothing checked but the pass's own conditions.
 
+    What ``context`` holds back of it is left as it is.
+
     Raises:
         PassError: It raised; the model may be left half rewritten.
     """
     try:
         step.run.requires(model)
-        if isinstance(step.run, Pass):
-            result: ir.passes.PassResult = step.run.rewrite(model, context)
-        else:
-            result = step.run(model)
+        with held(model, context.held.get(str(step), ())):
+            if isinstance(step.run, Pass):
+                result: ir.passes.PassResult = step.run.rewrite(model, context)
+            else:
+                result = step.run(model)
         step.run.ensures(result.model)
     except (OnnxpressError, KeyboardInterrupt):
         raise
@@ -220,6 +225,8 @@ class _Progress:
             result = apply(step, self.scratch, self.naming(record))
             record.seconds += time.perf_counter() - started
             _note(record, result)
+            if left := self.context.held.get(str(step)):
+                record.declined[LEFT_OUT] = len(left)
             if not result.modified:
                 return False
             check_structure(result.model, self.inputs, self.outputs)
@@ -290,6 +297,7 @@ def _note(record: PassRecord, result: ir.passes.PassResult) -> None:
         record.rewritten += int(result.modified)
         return
     record.rewritten += len(result.rewritten)
+    record.rewrites += result.rewritten
     record.declined = Counter(result.declined.values())
     if result.details:
         record.details = result.details

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import onnx_ir as ir
 
@@ -14,6 +14,10 @@ from .pipeline import Step
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """Told what is being done, ``(stage, done, total)``; ``total`` is ``None`` if unknown."""
+
+
+LEFT_OUT: Final = "the model is faster without it"
+"""Why level 3 leaves out a step, or single rewrites of one."""
 
 
 def silent(_stage: str, _done: int, _total: int | None) -> None:
@@ -68,6 +72,8 @@ class PassRecord:
     reason: str = ""
     seconds: float = 0.0
     rewritten: int = 0
+    rewrites: list[str] = field(default_factory=list)
+    """What was rewritten, by the names of the nodes."""
     declined: Counter[str] = field(default_factory=Counter)
     nodes: tuple[int, int] = (0, 0)
     bytes: tuple[int, int] = (0, 0)
@@ -110,6 +116,8 @@ class Run:
     """The check of ``model`` itself, unless it was compared with a reference set on the way."""
     applied: list[Step] = field(default_factory=list)
     """The steps that changed the model, in order, as often as each did."""
+    left_out: Mapping[Step, str] = field(default_factory=dict)
+    """The steps that were not run because they do not pay, and why."""
 
     @property
     def quarantined(self) -> list[PassRecord]:

@@ -15,9 +15,10 @@ class Report:
     ``bytes`` counts the model's files where they were read or written, else the weights.
     ``macs`` are multiply-accumulates of one run at ``sizes`` of the dynamic dimensions (one sample
     where there are samples, else the smallest inputs that were accepted), ``None`` where shapes are
-    unknown. ``verified``, ``latency`` and ``session`` say so when they hold
-    nothing: their ``status`` is then ``not-run`` or ``not-measured``, with a ``reason``.
-    ``session`` is what other session options than the default ones gain, apart from ``latency``.
+    unknown. ``verified``, ``latency``, ``search`` and ``session`` say so when they hold nothing:
+    their ``status`` is then ``not-run`` or ``not-measured``, with a ``reason``. ``search`` tells
+    which rewrites were measured one by one and left out, ``session`` what other session options
+    than the default ones gain, apart from ``latency``.
     """
 
     input: str
@@ -31,6 +32,7 @@ class Report:
     passes: list[PassRecord]
     verified: dict[str, Any]
     latency: dict[str, Any]
+    search: dict[str, Any]
     session: dict[str, Any]
     seconds: float
     environment: dict[str, Any]

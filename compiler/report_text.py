@@ -51,6 +51,19 @@ def latency_text(latency: Mapping[str, Any]) -> str:
     )
 
 
+def search_text(search: Mapping[str, Any]) -> str:
+    """Which rewrites did not pay, and what is gained without them, as one plain sentence."""
+    if search["status"] != "measured":
+        return f"not measured: {search.get('reason', '')}"
+    left_out = [one["pass"] for one in search["tried"] if one["left_out"]]
+    tried = f"{len(left_out) or 'none'} of {plural(len(search['tried']), 'group')} of rewrites"
+    if "speedup" not in search:
+        return f"{tried} better left out"
+    ratio = speedup_text(search["speedup"], search["ci95"])
+    names = ", ".join(dict.fromkeys(left_out))
+    return f"{search['verdict']} without {tried} ({names}), {ratio}"
+
+
 def session_text(session: Mapping[str, Any]) -> str:
     """What other session options gain over the default ones, as one plain sentence."""
     if session["status"] != "measured":

@@ -14,6 +14,7 @@ from .report_text import (
     environment_texts,
     latency_text,
     plain_lines,
+    search_text,
     session_text,
     sizes,
     verified_text,
@@ -65,6 +66,7 @@ def as_markdown(report: Report) -> str:
         ["pipeline", report.pipeline or "(empty)"],
         ["answers", verified_text(report.verified)],
         ["latency", latency_text(report.latency)],
+        ["rewrites one by one", search_text(report.search)],
         ["session options", session_text(report.session)],
         ["compiled in", f"{report.seconds:.2f} s"],
     ]

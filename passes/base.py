@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Protocol, final
 
@@ -22,6 +22,7 @@ __all__ = [
     "Pass",
     "Result",
     "SessionFactory",
+    "label_of",
     "option_text",
 ]
 
@@ -86,6 +87,7 @@ class Context:
         seed: The root of every random choice.
         dims: Sizes to assume for named dynamic dimensions.
         progress: Called as ``progress(stage, done, total)``; ``total`` is ``None`` if unknown.
+        held: Nodes that a pass does not get to see as what they are, by the pass's pipeline text.
     """
 
     target: Target = field(default_factory=Target)
@@ -94,6 +96,7 @@ class Context:
     seed: int = 0
     dims: dict[str, int] = field(default_factory=dict)
     progress: Callable[[str, int, int | None], None] = _silent
+    held: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -113,14 +116,15 @@ class Result(ir.passes.PassResult):
     def rewrote(self, node: ir.Node | str) -> None:
         """Count ``node`` as rewritten, and the model as changed."""
         self.modified = True
-        self.rewritten.append(_label(node))
+        self.rewritten.append(label_of(node))
 
     def decline(self, node: ir.Node | str, *, because: str) -> None:
         """Keep the reason why ``node``, nearly a match, stays as it is."""
-        self.declined[_label(node)] = because
+        self.declined[label_of(node)] = because
 
 
-def _label(node: ir.Node | str) -> str:
+def label_of(node: ir.Node | str) -> str:
+    """What reports call ``node``: its name, else its operator and what it computes."""
     if isinstance(node, str):
         return node
     if node.name:

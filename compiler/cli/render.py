@@ -19,6 +19,7 @@ from ..report_text import (
     dims_text,
     latency_text,
     quantity,
+    search_text,
     session_lines,
     session_text,
     sizes,
@@ -70,8 +71,10 @@ def report(console: Console, found: Report, job: Job) -> None:
         ("latency", latency_line(found.latency)),
         ("wrote", f"{escape(found.output)} in {found.seconds:.1f} s"),
     ]
+    if found.search.get("tried"):
+        rows.insert(-1, ("search", escape(search_text(found.search))))
     if found.session.get("tried"):
-        rows.insert(2, ("session", session_line(found.session)))
+        rows.insert(-1, ("session", session_line(found.session)))
     if file := found.session.get("file"):
         rows.append(("", f"{escape(file)}, which this reads:"))
         rows.append(("", escape(session_lines(found.output))))

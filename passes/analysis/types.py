@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..graph import constant_tensor, is_op, subgraphs_of
+from ..held import is_standard
 
 _GIVEN: Final[dict[str, str]] = {
     "Bernoulli": "dtype",
@@ -52,7 +53,7 @@ class ElementTypes:
         if value.type is not None:
             return value.dtype if isinstance(value.type, ir.TensorType) else None
         node, index = value.producer(), value.index()
-        if node is None or index is None or node.domain:
+        if node is None or index is None or not is_standard(node.domain):
             return None
         if is_op(node, "If"):
             return subgraphs_of(node)[0].outputs[index]

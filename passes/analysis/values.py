@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ..base import Array
 from ..graph import constant, constant_tensor, is_op, subgraphs_of
+from ..held import is_standard
 from .dim_rules import infer, named
 from .partial import LIMIT, TYPES, Call, Dims, Item, Partial, UnknownError, as_items
 from .types import ElementTypes
@@ -144,7 +145,7 @@ class Facts:
         self._done.add(node)
         if is_op(node, "If"):
             self._join_branches(node)
-        elif not node.domain and not any(a.is_ref() for a in node.attributes.values()):
+        elif is_standard(node.domain) and not any(a.is_ref() for a in node.attributes.values()):
             main = self._model.opset_imports.get("", 0)
             opset = main if node.graph is None else self._opsets.get(node.graph, main)
             self._visit(Call(node, opset, self.partial, self.dims, self.dtype))

@@ -101,6 +101,7 @@ def report() -> Report:
         passes=[],
         verified={"status": "not-run"},
         latency={"status": "not-measured"},
+        search={"status": "not-measured", "reason": "off"},
         session={"status": "not-measured", "reason": "off"},
         seconds=0.0,
         environment={

@@ -73,6 +73,7 @@ def report() -> Report:
             "verdict": "faster",
             "threads": 1,
         },
+        search={"status": "not-measured", "reason": "off"},
         session={"status": "not-measured", "reason": "off"},
         seconds=1.5,
         environment={"cpu": {"model": "Some CPU"}, "python": "3.11"},
