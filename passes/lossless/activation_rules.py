@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import onnx_ir as ir
+
 from .bounds_rules import BOUNDS, HARD_SIGMOID, HARD_SWISH, LEAKY_RELU
 from .patterns import Anything, one_of, op, product
+from .reduction_rules import GLOBAL_AVERAGE, LAYER_NORM, LAYER_NORM_BIAS, SOFTMAX
 from .rules import Rule, Rules, contrib
 
 X: Final = Anything("x")
@@ -92,6 +95,21 @@ TANH_GELU: Final = Rule(
     ),
 )
 
+_EXP = op("Exp", op("Clip", X, None, 20))
+_ODDS = op("Mul", _EXP, op("Add", _EXP, 2))
+
+MISH_ON_CPU: Final = Rule(
+    "Mish in exponentials",
+    patterns=(
+        op("Mul", X, op("Tanh", one_of(op("Softplus", X), op("Log", op("Add", op("Exp", X), 1))))),
+        op("Mish", X),
+    ),
+    # tanh(log(1 + e)) is n / (n + 2) with n = e (e + 2), and 1 in single precision from 20 on.
+    writes=(),
+    on_cpu=(op("Mul", X, op("Div", _ODDS, op("Add", _ODDS, 2))),),
+    dtypes=frozenset({ir.DataType.FLOAT}),
+)
+
 MISH: Final = Rule(
     "Mish",
     patterns=(op("Mul", X, op("Tanh", op("Softplus", X))),),
@@ -99,5 +117,7 @@ MISH: Final = Rule(
 )
 
 ACTIVATIONS: Final = Rules.of(
-    BOUNDS, HARD_SIGMOID, HARD_SWISH, LEAKY_RELU, SIGMOID, SILU, GELU, TANH_GELU, MISH
+    *(BOUNDS, HARD_SIGMOID, HARD_SWISH, LEAKY_RELU),
+    *(SIGMOID, SILU, GELU, TANH_GELU, MISH_ON_CPU, MISH),
+    *(SOFTMAX, LAYER_NORM, LAYER_NORM_BIAS, GLOBAL_AVERAGE),
 )

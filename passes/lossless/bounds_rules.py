@@ -15,7 +15,8 @@ X: Final = Anything("x")
 A, B, C, R = (Number(name=name) for name in "abcr")
 _UNBOUNDED: Final = float(np.finfo(np.float32).max)
 """What exporters write, and what ``Clip`` has as its default, where there is no bound."""
-_SHORT: Final = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
+SHORT: Final = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
+"""Types of which attributes hold every number: attributes are single precision."""
 
 
 def clips(inner: Pattern, low: Pattern | float, high: Pattern | float) -> tuple[Op, Op]:
@@ -71,7 +72,7 @@ BOUNDS: Final = Rule(
     "Clip",
     patterns=(*_bounding(one_of(*_bounding(X, "1")), "2"), *_bounding(X, "2")),
     writes=(_bounded,),
-    dtypes=_SHORT,
+    dtypes=SHORT,
 )
 
 
@@ -98,7 +99,7 @@ HARD_SIGMOID: Final = Rule(
         *clips(op("Add", op("Mul", X, A), B), 0, 1),
     ),
     writes=(_hard_sigmoid,),
-    dtypes=_SHORT,
+    dtypes=SHORT,
 )
 
 _GATE = op("HardSigmoid", X, alpha=1 / 6, beta=0.5)
@@ -113,7 +114,7 @@ HARD_SWISH: Final = Rule(
         op("Mul", one_of(op("Div", X, 6), op("Mul", X, 1 / 6)), _CLIPPED),
     ),
     writes=(op("HardSwish", X), op("Mul", X, _GATE)),
-    dtypes=_SHORT,
+    dtypes=SHORT,
 )
 
 _NEGATIVE = op("Relu", op("Neg", X))
@@ -146,5 +147,5 @@ LEAKY_RELU: Final = Rule(
         op("Where", one_of(op("Less", X, 0), op("LessOrEqual", X, 0)), op("Mul", X, A), X),
     ),
     writes=(_leaky,),
-    dtypes=_SHORT,
+    dtypes=SHORT,
 )

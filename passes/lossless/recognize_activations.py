@@ -26,10 +26,38 @@ class RecognizeActivations(Pass):
         1 / (1 + exp(-x))              ->  Sigmoid(x)
         x * (1 + erf(x / sqrt 2)) / 2  ->  Gelu(x)
         x * tanh(softplus(x))          ->  Mish(x)
+        exp(x - max) / sum             ->  Softmax(x), from opset 13 on
+        (x - mean) / deviation * scale ->  LayerNormalization(x), from opset 17 on
+
+    What was measured on ONNX Runtime 1.32, one thread: the operator against its spelling, between
+    two convolutions of 32 channels on 40 x 40 pixels, and by itself on 64 x 256 numbers:
+
+    | operator | between Convs | alone |
+    | --- | --- | --- |
+    | HardSwish | 1.35 | 1.47 |
+    | HardSigmoid | 1.26 | 1.65 |
+    | Clip for Min and Max | 1.22 | |
+    | Relu for Max | 1.20 | |
+    | LeakyRelu for Max | 1.19 | 1.30 |
+    | Gelu for spellings that ONNX Runtime does not find | 1.23 to 1.25 | 1.38 to 1.50 |
+    | tanh Gelu, as an operator | 1.40 | 2.24 |
+    | tanh Gelu, as `x * sigmoid` | 1.12 | 1.32 |
+    | Mish in exponentials, for Softplus and Tanh | 4.83 | 8.46 |
+    | Mish, for Softplus and Tanh | 1.01 | 1.00 |
+    | Softmax | | 1.66 |
+    | LayerNormalization for Mul of squares | | 1.77 |
+    | GlobalAveragePool for ReduceMean | 1.14 | **0.63 to 0.79** |
+    | Softplus | | **0.21** |
+    | QuickGelu for `x * sigmoid` | 1.00 | 1.00 |
+
+    So Softplus stays spelled out, SiLU is left to ONNX Runtime, and a mean becomes a pooling only
+    after convolutions. A spelling whose intermediate values overflow where the operator does not,
+    as `exp` in a softmax, answers with a number from then on instead of infinity or no number.
 
     Attributes:
         for_target: Also write what the target alone has or runs faster, operators of
-            ``com.microsoft`` among it; otherwise only operators of the model's own opset.
+            ``com.microsoft`` among it; otherwise only operators of the model's own opset, in fewer
+            nodes.
     """
 
     name: ClassVar[str] = "recognize-activations"

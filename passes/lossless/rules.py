@@ -49,6 +49,7 @@ class Rule:
         on_cpu: What is better still where ONNX Runtime's CPU kernels run it.
         objection: Why a match has to stay; empty if nothing is wrong with it.
         dtypes: The types that it is right for.
+        since: The first version of the operators that it is right for.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Rule:
     on_cpu: tuple[Tree, ...] = ()
     objection: Callable[[Match, Facts], str] = _nothing
     dtypes: frozenset[ir.DataType] = _FLOATS
+    since: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Rewriter:
     def _choose(self, rule: Rule, found: Match, opset: int) -> Op | str | None:
         """What to write for ``found``, why nothing, or ``None`` where there is nothing to do."""
         dtype = self._dtype(found)
-        if dtype is not None and dtype not in rule.dtypes:
+        if opset < rule.since or (dtype is not None and dtype not in rule.dtypes):
             return None
         because: str | None = None
         for tree in (*(rule.on_cpu if self._cpu else ()), *rule.writes):

@@ -44,6 +44,15 @@ NUMBERS = {
 }
 
 
+ARRAYS: dict[str, Array] = {
+    "last": np.array([-1]),
+    "second": np.array([1]),
+    "gain": np.array([0.5, 1.5, 2.0], np.float32),
+    "bias": np.array([0.1, -0.2, 0.3], np.float32),
+    "gain2": np.array([0.5, 1.5], np.float32),
+}
+
+
 def model_of(
     build: Build,
     body: str,
@@ -59,6 +68,7 @@ def model_of(
     text = f"{head}main ({dtype}[N,2,3] x) => ({made}) {{ {body} }}"
     kind = helper_type(dtype)
     used = {name: np.asarray(value, kind) for name, value in NUMBERS.items() if reads(body, name)}
+    used |= {name: array for name, array in ARRAYS.items() if reads(body, name)}
     return build(text, **(used | more))
 
 
@@ -251,6 +261,28 @@ SPELLINGS: dict[str, tuple[str, str, int]] = {
         20,
     ),
     "mish": ("s = Softplus(x) t = Tanh(s) y = Mul(t, x)", "Mish (x)", 18),
+    "softmax": (
+        "m = ReduceMax<axes=[-1]>(x) d = Sub(x, m) e = Exp(d) s = ReduceSum(e, last) y = Div(e, s)",
+        "Softmax <axis: int = -1> (x)",
+        13,
+    ),
+    "softmax along another axis": (
+        "e = Exp(x) s = ReduceSum(e, second) y = Div(e, s)",
+        "Softmax <axis: int = 1> (x)",
+        17,
+    ),
+    "layer normalization": (
+        "m = ReduceMean<axes=[-1]>(x) d = Sub(x, m) q = Pow(d, n2) v = ReduceMean<axes=[-1]>(q)"
+        " w = Add(v, fifth) s = Sqrt(w) n = Div(d, s) g = Mul(n, gain) y = Add(g, bias)",
+        "LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, gain, bias)",
+        17,
+    ),
+    "layer normalization, reciprocal": (
+        "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
+        " w = Add(v, fifth) s = Sqrt(w) r = Reciprocal(s) f = Mul(r, gain) y = Mul(d, f)",
+        "LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, gain)",
+        18,
+    ),
 }
 
 
@@ -294,6 +326,18 @@ SEVERAL: dict[str, tuple[str, int, bool, str]] = {
         17,
         False,
         "Mul Mul Add Mul Sigmoid Mul",
+    ),
+    "mish for the target": (
+        "s = Softplus(x) t = Tanh(s) y = Mul(t, x)",
+        17,
+        True,
+        "Clip Exp Add Mul Add Div Mul",
+    ),
+    "mish before opset 11 for the target": (
+        "e = Exp(x) a = Add(e, n1) s = Log(a) t = Tanh(s) y = Mul(t, x)",
+        9,
+        True,
+        "Clip Exp Add Mul Add Div Mul",
     ),
     "tanh gelu for the target": (
         "p = Pow(x, n3) c = Mul(p, cubic) a = Add(x, c) s = Mul(a, slope) t = Tanh(s)"
@@ -358,6 +402,10 @@ UNLIKE: dict[str, str] = {
     "weights that do not add up": "p = Mul(x, mean) a = Abs(x) q = Mul(a, half) y = Add(p, q)",
     "softplus, which is slow": "e = Exp(x) a = Add(e, n1) y = Log(a)",
     "another gate": "h = HardSigmoid<alpha=0.2, beta=0.5>(x) y = Mul(h, x)",
+    "softmax along two axes": "e = Exp(x) s = ReduceSum(e, second) m = ReduceMax<axes=[-1]>(x)"
+    " d = Sub(x, m) f = Exp(d) y = Div(f, s)",
+    "sums that are not kept": "e = Exp(x) s = ReduceSum<keepdims=0>(e, last) y = Div(s, e)",
+    "a mean": "y = ReduceMean<axes=[1, 2]>(x)",
     "one clip": "y = Clip(x, n0, n6)",
     "what is there already": "h = Relu(x) y = Sigmoid(h)",
     "nothing but infinity": "y = Max(x, endless)",
@@ -385,6 +433,12 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
         "s = Softplus(x) t = Tanh(s) y = Mul(t, x)",
         {"opset": 17},
         "there is no Mish for its type in version 17 of the operators",
+    ),
+    "layer normalization along another axis": (
+        "m = ReduceMean<axes=[1]>(x) d = Sub(x, m) q = Mul(d, d) v = ReduceMean<axes=[1]>(q)"
+        " w = Add(v, fifth) s = Sqrt(w) n = Div(d, s) y = Mul(n, gain)",
+        {},
+        "it is not known to go along the last axis, with a factor for each place there",
     ),
     "a constant with more axes": (
         "y = Max(x, wide)",
@@ -463,6 +517,31 @@ gate (v) => (w) {
     for name, array in before.items():
         np.testing.assert_allclose(after[name], array, rtol=1e-6, atol=1e-6)
     assert result.details == {"Clip": 1, "HardSwish": 1}
+
+
+IMAGE = """<ir_version: 8, opset_import: ["" : 17]>
+main (float[N,2,6,6] x) => (float[N,4,p,q] y) {
+  c = Conv(x, w)
+  r = Relu(c)
+  y = ReduceMean <axes = [AXES]> (r)
+}
+"""
+
+
+@pytest.mark.parametrize(("axes", "expected"), [("2, 3", True), ("-1, -2", True), ("1, 2", False)])
+def test_a_mean_after_a_convolution(
+    axes: str, expected: bool, build: Build, answers: Answers
+) -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 2, 3, 3)).astype(np.float32)
+    model = build(IMAGE.replace("AXES", axes), w=weight)
+    x = np.random.default_rng(1).normal(size=(2, 2, 6, 6)).astype(np.float32)
+    before = answers(model, x=x)["y"]
+
+    assert not recognize(model).modified
+    result = recognize(model, for_target=True)
+
+    np.testing.assert_allclose(answers(model, x=x)["y"], before, rtol=1e-5, atol=1e-6)
+    assert (model.graph[-1].op_type == "GlobalAveragePool") == result.modified == expected
 
 
 def test_a_thousand_take_time_in_proportion(build: Build) -> None:
