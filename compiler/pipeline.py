@@ -111,7 +111,8 @@ def preset(level: int, target: Target) -> Pipeline:
     """The pipeline of ``-O level``.
 
     Level 0 is empty. Level 1 is lossless and leaves standard operators only. Level 2 is lossless
-    for the target and lets onnxsim try its own rules as well, as one more step that is checked.
+    for the target: it also writes what that runs fastest, and lets onnxsim try its own rules, as
+    one more step that is checked.
     Level 3 starts from level 2's pipeline.
 
     Raises:
@@ -121,10 +122,22 @@ def preset(level: int, target: Target) -> Pipeline:
         raise UsageError(f"there is no optimization level {level}", hint="-O takes 0, 1, 2 or 3")
     if level == 0:
         return Pipeline()
-    core = "fold-constants,cleanup,fold-batch-norm"
     if level == 1 or target.name == "portable":
-        return parse(core)
-    return parse(f"{core},simplify-with-onnxsim,fixpoint{{{core}}}")
+        return parse(f"{_ALGEBRA},{_STRUCTURE}")
+    return parse(
+        f"inline-functions,batch-slices,{_FOR_TARGET},{_STRUCTURE},simplify-with-onnxsim,"
+        "fold-constants,widen-convs,simplify-layout,cleanup"
+    )
+
+
+_ALGEBRA = "fold-constants,recognize-activations,fold-affine,cleanup"
+"""Activations before factors: a division that is folded hides the activation it belonged to. And
+factors before equal nodes are merged, which makes layers that nothing can be folded into."""
+_FOR_TARGET = _ALGEBRA.replace("recognize-activations", "recognize-activations{for_target=true}")
+_STRUCTURE = (
+    "simplify-layout,simplify-indexing,fold-affine,merge-branches,fuse-gemm,simplify-shapes,"
+    "hoist-invariants,fold-constants,cleanup"
+)
 
 
 def choose(passes: str | None, level: int | None, target: Target) -> Pipeline:
