@@ -48,19 +48,27 @@ def _bounded(found: Match) -> Op | None:
     low, high = -math.inf, math.inf
     nodes = list(found.nodes.values())[::-1]
     for node, suffix in zip(nodes, ("1", "2")[-len(nodes) :], strict=True):
-        lower = found.numbers.get(f"low{suffix}", -math.inf)
-        upper = found.numbers.get(f"high{suffix}", math.inf)
+        # Clip has the largest number for a bound that it is not given, Min and Max have none.
+        none = _UNBOUNDED if node.op_type == "Clip" else math.inf
+        lower = found.numbers.get(f"low{suffix}", -none)
+        upper = found.numbers.get(f"high{suffix}", none)
         if node.op_type == "Relu":
             lower = 0.0
-        # Clip has the largest number for a bound that it is not given, and so never says infinity.
         if not (lower < math.inf and upper > -math.inf and lower <= upper):
             return None
         low, high = (min(max(bound, lower), upper) for bound in (low, high))
     made = _within(low, high)
-    return None if len(nodes) == 1 and made.op_type == found.root.op_type else made
+    if made is None or (len(nodes) == 1 and made.op_type == found.root.op_type):
+        return None
+    return made
 
 
-def _within(low: float, high: float) -> Op:
+def _within(low: float, high: float) -> Op | None:
+    """What keeps its input between bounds; ``None`` where ``Clip`` would not keep infinity."""
+    if math.isinf(high) and low == 0:
+        return op("Relu", X)
+    if math.isinf(low) != math.isinf(high):
+        return None
     if high < _UNBOUNDED:
         return op("Clip", X, low if low > -_UNBOUNDED else None, high)
     if low > -_UNBOUNDED:

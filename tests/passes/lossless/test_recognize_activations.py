@@ -407,6 +407,9 @@ UNLIKE: dict[str, str] = {
     "sums that are not kept": "e = Exp(x) s = ReduceSum<keepdims=0>(e, last) y = Div(s, e)",
     "a mean": "y = ReduceMean<axes=[1, 2]>(x)",
     "one clip": "y = Clip(x, n0, n6)",
+    "a bound above, which lets minus infinity pass": "y = Min(x, n0)",
+    "a bound below, which lets infinity pass": "y = Max(x, n1)",
+    "the largest number as a bound": "y = Min(x, huge)",
     "what is there already": "h = Relu(x) y = Sigmoid(h)",
     "nothing but infinity": "y = Max(x, endless)",
 }
