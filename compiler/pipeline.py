@@ -135,7 +135,7 @@ _ALGEBRA = "fold-constants,recognize-activations,fold-affine,cleanup"
 factors before equal nodes are merged, which makes layers that nothing can be folded into."""
 _FOR_TARGET = _ALGEBRA.replace("recognize-activations", "recognize-activations{for_target=true}")
 _STRUCTURE = (
-    "simplify-layout,simplify-indexing,fold-affine,merge-branches,fuse-gemm,simplify-shapes,"
+    "simplify-layout,simplify-indexing,fold-affine,compose-layers,merge-branches,fuse-gemm,simplify-shapes,"
     "hoist-invariants,fold-constants,cleanup"
 )
 
