@@ -72,9 +72,9 @@ def test_optimize_prints_what_it_did(onnxpress: Command, models: Path) -> None:
 
 def test_passes_that_found_nothing_take_one_line(onnxpress: Command, models: Path) -> None:
     arguments = ("optimize", models / "mnist_resnet.onnx", "-o", "out.onnx", "--no-time")
-    lines = onnxpress(*arguments).out.splitlines()
-    (line,) = [line for line in lines if line.startswith("no change: ")]
-    unchanging = line.removeprefix("no change: ").split(", ")
+    out = onnxpress(*arguments).out
+    lines, text = out.splitlines(), " ".join(out.split())  # a long list takes several lines
+    unchanging = text.partition("no change: ")[2].partition(" before ")[0].split(", ")
     assert {"cleanup", "simplify-with-onnxsim"} <= set(unchanging)
     assert not any(line.startswith("cleanup") for line in lines)
     verbose = onnxpress(*arguments, "-v").out.splitlines()
