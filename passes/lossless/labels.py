@@ -58,7 +58,15 @@ class Label:
         pairs = list(zip(self.groups, other.groups, strict=True))
         if any(one and two and one != two for one, two in pairs):
             return None
-        return replace(self, groups=tuple(one or two for one, two in pairs))
+        groups = tuple(one or two for one, two in pairs)
+        taken = [place for group in groups for place in group]
+        if len(set(taken)) < len(taken):
+            return None  # one axis of both origins lies in two places, as in a column minus a row
+        dims = list(self.dims)
+        for one, two in pairs:
+            for place in () if one else two:
+                dims[place] = other.dims[place]
+        return Label(groups, tuple(dims))
 
     def then(self, node: ir.Node) -> Label:
         """The label of what ``node``, which moves elements, makes of the tensor.

@@ -343,3 +343,26 @@ def test_a_constant_of_one_element_may_have_more_axes_than_what_is_reshaped(
     simplify(model)
     assert kinds(model) == ["Add"]
     np.testing.assert_allclose(answers(model, x=x)["y"], right, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("i_column", "i_row"), ("i_row", "i_column"), ("i_column", "i_column")],
+)
+def test_a_column_minus_a_row_is_a_matrix(
+    one: str, other: str, build: Build, answers: Answers
+) -> None:
+    lines = [
+        "n = Neg (x)",
+        f"a = Reshape (x, {one})",
+        f"b = Reshape (n, {other})",
+        "y = Sub (a, b)",
+    ]
+    text = graph(*lines, x="float[N]")
+    model = build(text, i_column=ints(-1, 1), i_row=ints(1, -1))
+    x = floats(4)
+    before = answers(model, x=x)["y"]
+
+    simplify(model)
+
+    np.testing.assert_array_equal(answers(model, x=x)["y"], before)
