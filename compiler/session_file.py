@@ -125,7 +125,7 @@ def session(model: str | Path) -> Any:
     if config.entries.get(DENORMALS) == "1" and np.float32(1e-39) * np.float32(1) != 0:
         warnings.warn(
             f"{model} runs without flushing denormal numbers, which {path.name} asks for: "
-            "an earlier session of this process settled that; make this session first",
+            "an earlier one in this process settled that; load this model first",
             stacklevel=2,
         )
     return made.native

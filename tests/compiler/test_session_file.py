@@ -123,7 +123,7 @@ print(session.run(None, {{"x": np.full(1, 1e-39, np.float32)}})[0][0] == 0)
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     warned, flushed = done.stdout.splitlines()
-    assert ("make this session first" in warned) == late
+    assert ("load this model first" in warned) == late
     assert flushed == str(not late)
 
 
