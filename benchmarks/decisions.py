@@ -249,10 +249,13 @@ def _probabilities(model: ir.Model, session: Session) -> Iterator[float]:
 # --- both ---------------------------------------------------------------------------------------
 
 
-def compare(name: str, level: int, folder: Path | None = None) -> Decisions:
-    """How the model ``name`` decides after ``-O level``."""
+def compare(
+    name: str, level: int, folder: Path | None = None, *, budget: float | None = None
+) -> Decisions:
+    """How the model ``name`` decides after ``-O level``; ``budget`` is for level 3 alone."""
     original = onnxpress.load(load_corpus(folder)[name].path)
-    compiled = onnxpress.optimize(original, level=level).model
+    budget = budget if level == 3 else None
+    compiled = onnxpress.optimize(original, level=level, budget=budget).model
     before = _decided(name, folder)
     after = _decide(name, compiled, "all")
     same = sum(one == other for one, other in zip(before, after, strict=True))

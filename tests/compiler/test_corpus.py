@@ -12,6 +12,8 @@ pytestmark = pytest.mark.corpus
 
 CORPUS = load_corpus()
 LEVELS = (1, 2, 3)
+BUDGET = 4.0
+"""Seconds that level 3 has for measuring: what it then leaves out is another model to check."""
 
 
 def there(model: CorpusModel) -> CorpusModel:
@@ -25,7 +27,7 @@ def there(model: CorpusModel) -> CorpusModel:
 def test_a_real_model_is_optimized_and_answers_as_before(model: CorpusModel, level: int) -> None:
     original = onnxpress.load(there(model).path)
 
-    outcome = onnxpress.optimize(original, level=level)
+    outcome = onnxpress.optimize(original, level=level, budget=BUDGET if level == 3 else None)
 
     report = outcome.report
     undone = {one.name: one.reason for one in report.passes if one.status == "quarantined"}
@@ -33,7 +35,8 @@ def test_a_real_model_is_optimized_and_answers_as_before(model: CorpusModel, lev
     assert report.verified["status"] == "ok", report.verified["reason"]
     assert report.verified["not_run"] == []
     assert report.verified["cases"] >= 3
-    assert report.nodes[1] <= report.nodes[0]
+    if level == 1:  # the others are about speed, which may take a node more
+        assert report.nodes[1] <= report.nodes[0]
     found = agreement.verifier(model, original).check(outcome.model)
     assert agreement.verdict(found) == ("ok", "")
     assert found.cases >= agreement.INPUTS
@@ -48,7 +51,7 @@ def test_the_recognizer_reads_the_same_lines(level: int) -> None:
         decisions.lines()
     except CorpusError as error:
         pytest.skip(f"{error.message}: {error.hint}")
-    found = decisions.compare(decisions.READER, level)
+    found = decisions.compare(decisions.READER, level, budget=BUDGET)
     assert found.count == decisions.LINES
     assert found.same == found.count
     assert (found.right or 0) > 0.75 * found.count
@@ -62,6 +65,6 @@ def test_a_voice_detector_hears_the_same_speech(name: str, level: int) -> None:
         decisions.recording()
     except CorpusError as error:
         pytest.skip(f"{error.message}: {error.hint}")
-    found = decisions.compare(name, level)
+    found = decisions.compare(name, level, budget=BUDGET)
     assert found.count == decisions.SECONDS * decisions.RATE // 512
     assert found.same == found.count
