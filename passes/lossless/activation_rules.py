@@ -7,8 +7,9 @@ from typing import Final
 
 import onnx_ir as ir
 
+from ..analysis.values import Facts
 from .bounds_rules import BOUNDS, HARD_SIGMOID, HARD_SWISH, LEAKY_RELU
-from .patterns import Anything, one_of, op, product
+from .patterns import Anything, Match, one_of, op, product
 from .reduction_rules import GLOBAL_AVERAGE, LAYER_NORM, LAYER_NORM_BIAS, SOFTMAX
 from .rules import Rule, Rules, contrib
 
@@ -68,6 +69,13 @@ _ONE_MORE = op("Add", one_of(op("Mul", _SQUARE, _CUBIC), product(X, X, _CUBIC)),
 _TANH = op("Tanh", one_of(op("Mul", op("Add", X, _CUBED), _SLOPE), product(X, _ONE_MORE, _SLOPE)))
 _BELL = op("Add", _TANH, 1)
 
+
+def _has_axes(found: Match, facts: Facts) -> str:
+    """FastGelu fails for a tensor without axes."""
+    facts.follow_to(found["x"])
+    return "" if facts.dims(found["x"]) else "what it computes on is not known to have an axis"
+
+
 TANH_GELU: Final = Rule(
     "tanh Gelu",
     patterns=(
@@ -93,6 +101,7 @@ TANH_GELU: Final = Rule(
             ),
         ),
     ),
+    objection=_has_axes,
 )
 
 _EXP = op("Exp", op("Clip", X, None, 20))

@@ -559,3 +559,20 @@ def test_a_thousand_take_time_in_proportion(build: Build) -> None:
     assert result.details == {"HardSwish": 500}
     assert len(model.graph) == 502
     assert not model.graph.initializers
+
+
+def test_no_gelu_of_a_tensor_without_axes(build: Build, answers: Answers) -> None:
+    """ONNX Runtime's FastGelu fails on one."""
+    body = "u = Mul(x, x) c = Mul(u, x) k = Mul(c, cubic) a = Add(x, k) s = Mul(a, slope)"
+    body += " t = Tanh(s) b = Add(t, one) h = Mul(x, b) y = Mul(h, half)"
+    numbers = {"cubic": 0.044715, "slope": 0.7978845608, "one": 1.0, "half": 0.5}
+    constants = {name: np.float32(number) for name, number in numbers.items()}
+    head = '<ir_version: 9, opset_import: ["" : 17]>'
+    scalar = build(f"{head} g (float x) => (float y) {{ {body} }}", **constants)
+    vector = build(f"{head} g (float[N] x) => (float[N] y) {{ {body} }}", **constants)
+
+    result = recognize(scalar, for_target=True)
+
+    assert list(result.declined.values()) == ["what it computes on is not known to have an axis"]
+    assert np.isfinite(answers(scalar, x=np.array(1, np.float32))["y"])
+    assert recognize(vector, for_target=True).modified
