@@ -24,19 +24,31 @@ LEVELS = (1, 2, 3)
 Row: TypeAlias = Mapping[str, Any]
 
 
-def measure(name: str, level: int, *, limit: float, cache: Path | None = None) -> dict[str, Any]:
-    """The row of model ``name`` at ``level``; where something failed, its ``error``."""
+def measure(
+    name: str,
+    level: int,
+    *,
+    limit: float,
+    cache: Path | None = None,
+    budget: float | None = None,
+) -> dict[str, Any]:
+    """The row of model ``name`` at ``level``; where something failed, its ``error``.
+
+    ``budget`` is what ``-O 3`` may take for its search, in seconds; by default what it takes.
+    """
     head: dict[str, Any] = {"model": name, "level": level}
+    if level == max(LEVELS) and budget is not None:
+        head["budget"] = budget
     try:
-        return head | apart(_measure, name, level, cache, limit=limit)
+        return head | apart(_measure, name, level, cache, head.get("budget"), limit=limit)
     except CallError as error:
         return head | {"error": str(error)}
 
 
-def _measure(name: str, level: int, cache: Path | None) -> dict[str, Any]:
+def _measure(name: str, level: int, cache: Path | None, budget: float | None) -> dict[str, Any]:
     model = load_corpus(cache)[name]
     original = onnxpress.load(model.path)
-    outcome = onnxpress.optimize(original, level=level, time=True, threads=1)
+    outcome = onnxpress.optimize(original, level=level, time=True, threads=1, budget=budget)
     report = outcome.report
     checked = agreement.verifier(model, original).check(outcome.model)
     verified, reason = agreement.verdict(checked)

@@ -34,6 +34,9 @@ def lossless_suite(
     update: Annotated[
         bool, typer.Option("--update", help="Keep the rows that are not asked for.")
     ] = False,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds that the search of -O 3 may take, as its own.")
+    ] = None,
     limit: Limit = 900,
     results: Results = store.RESULTS,
 ) -> None:
@@ -46,7 +49,7 @@ def lossless_suite(
         for level in wanted:
             key = {"model": model.name, "level": level}
             if not (resume and suite.has(suite.rows, key)):
-                row = lossless.measure(model.name, level, limit=limit, cache=cache)
+                row = lossless.measure(model.name, level, limit=limit, cache=cache, budget=budget)
                 suite.put(suite.rows, key, row)
                 say(" ".join([model.name, f"-O {level}", *_cells(row)]))
         for name in names:
