@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx_ir as ir
 
@@ -24,12 +24,16 @@ from .model_io import save
 from .pipeline import Pipeline, Step, as_pipeline
 from .records import LEFT_OUT, silent
 from .report import Report
+from .report_text import quantity
 from .search import NOT_MEASURED as SEARCH_NOT_MEASURED
 from .search import Choices, search
 from .session_duel import choose_session
 from .session_file import session_path, write_session
 from .settings import Settings
 from .verify import Verifier
+
+STORED: Final = 100_000
+"""Bytes of weights that are not worth a word, if a pass stores them that were computed before."""
 
 NOT_VERIFIED: dict[str, Any] = {"status": "not-run", "reason": "verification was turned off"}
 NOT_TIMED: dict[str, Any] = {"status": "not-measured", "reason": "timing was turned off"}
@@ -110,6 +114,7 @@ def compile_model(
         run.model, settings, stopwatch, lambda: _verifier(run.model, settings)
     )
     both = (model, run.model)
+    weights = [cost.weight_bytes(one) for one in both]
     sizes = _sizes(model, verified, settings)
     report = Report(
         input="",
@@ -117,7 +122,7 @@ def compile_model(
         target=settings.target.name,
         pipeline=str(pipeline),
         nodes=[cost.node_count(one) for one in both],
-        bytes=[cost.weight_bytes(one) for one in both],
+        bytes=weights,
         macs=[cost.macs(one, sizes) for one in both],
         parameters=[cost.parameters(one) for one in both],
         passes=run.records,
@@ -129,7 +134,7 @@ def compile_model(
         environment=environment(),
         operators=[cost.operators(one) for one in both],
         sizes=sizes,
-        warnings=_warnings(run, verified, latency),
+        warnings=_warnings(run, verified, latency, weights[1] - weights[0]),
     )
     return Outcome(run.model, report, session)
 
@@ -262,7 +267,7 @@ def _withdrawn(run: Run) -> dict[str, str]:
     return {record.name: record.reason for record in run.withdrawn}
 
 
-def _warnings(run: Run, verified: dict[str, Any], latency: dict[str, Any]) -> list[str]:
+def _warnings(run: Run, verified: dict[str, Any], latency: dict[str, Any], grown: int) -> list[str]:
     found = [
         f"{record.name} was wrong and is undone: {record.reason}" for record in run.quarantined
     ]
@@ -270,6 +275,13 @@ def _warnings(run: Run, verified: dict[str, Any], latency: dict[str, Any]) -> li
         f"{name} is withdrawn: {reason}"
         for name, reason in _withdrawn(run).items()
         if reason != LEFT_OUT
+    ]
+    storing = {record.name for record in run.records if record.options.get("max_weight")}
+    found += [
+        f"the weights are {quantity(grown, 'B')} larger: {name} stored those that nodes computed, "
+        "and does not where --passes gives it no max_weight"
+        for name in storing
+        if grown > STORED
     ]
     if verified["status"] != "ok" and verified is not NOT_VERIFIED:
         found.append(f"the answers were not checked: {verified['reason']}")

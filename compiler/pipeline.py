@@ -110,9 +110,9 @@ def _name_of(one: ir.passes.PassBase) -> str:
 def preset(level: int, target: Target) -> Pipeline:
     """The pipeline of ``-O level``.
 
-    Level 0 is empty. Level 1 is lossless and leaves standard operators only. Level 2 is lossless
-    for the target: it also writes what that runs fastest, and lets onnxsim try its own rules, as
-    one more step that is checked.
+    Level 0 is empty. Level 1 is lossless and leaves standard operators only, as few as it can: it
+    stores weights that nodes compute. Level 2 is lossless for the target: it also writes what that
+    runs fastest, and lets onnxsim try its own rules, as one more step that is checked.
     Level 3 starts from level 2's pipeline.
 
     Raises:
@@ -123,7 +123,7 @@ def preset(level: int, target: Target) -> Pipeline:
     if level == 0:
         return Pipeline()
     if level == 1 or target.name == "portable":
-        return parse(f"{_ALGEBRA},{_STRUCTURE}")
+        return parse(f"{_ALL_STORED},{_STRUCTURE}")
     return parse(
         f"inline-functions,batch-slices,{_FOR_TARGET},{_STRUCTURE},simplify-with-onnxsim,"
         "fold-constants,widen-convs,simplify-layout,cleanup"
@@ -133,6 +133,8 @@ def preset(level: int, target: Target) -> Pipeline:
 _ALGEBRA = "fold-constants,recognize-activations,fold-affine,cleanup"
 """Activations before factors: a division that is folded hides the activation it belonged to. And
 factors before equal nodes are merged, which makes layers that nothing can be folded into."""
+_ALL_STORED = _ALGEBRA.replace("fold-constants", f"fold-constants{{max_weight={2**30}}}")
+"""Weights that nodes compute from little are stored, whatever their size: fewest nodes."""
 _FOR_TARGET = _ALGEBRA.replace("recognize-activations", "recognize-activations{for_target=true}")
 _STRUCTURE = (
     "simplify-layout,simplify-indexing,fold-affine,compose-layers,merge-branches,fuse-gemm,simplify-shapes,"

@@ -10,18 +10,9 @@ import onnx_ir as ir
 
 from ..analysis.partial import Dims
 from .constants import drop_unused
+from .cuts import Cut
 from .movement import FURTHEST, Place, Places, has_input, is_settled, numbers
 from .pieces import Pieces
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One axis of a ``Slice``, as it is written."""
-
-    axis: int
-    start: int
-    stop: int
-    step: int
 
 
 @dataclass
@@ -77,8 +68,8 @@ class Indexing:
             if isinstance(size, int) and step == 1:
                 first, stop, _ = slice(start, end).indices(size)
                 cut = Cut(cut.axis, first, max(first, stop), 1)
-            elif step == 1 and start >= 0 and end >= 2**31 - 1:
-                cut = Cut(cut.axis, start, FURTHEST, 1)
+            elif step >= 1 and end >= 2**31 - 1:
+                cut = Cut(cut.axis, start, FURTHEST, step)
             found.append(cut)
         return found
 

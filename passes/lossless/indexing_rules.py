@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph import constant, feeds_only, graph_of, is_op
-from .indexing import Cut, Indexing, Rule
+from .cuts import Cut, after
+from .indexing import Indexing, Rule
 from .movement import Place, axes_of, is_settled
 from .pieces import Piece
 
@@ -77,28 +78,26 @@ def _slice_of_slice(indexing: Indexing, node: ir.Node) -> bool:
     """Slices of slices are one slice."""
     before = _only(node, "Slice")
     source = None if before is None else before.inputs[0]
-    inner = None if before is None else indexing.cuts(before)
-    outer = indexing.cuts(node)
-    if source is None or inner is None or outer is None:
+    cuts = None if before is None else _merged(indexing, before, node)
+    if source is None or cuts is None:
         return False
-    merged = {cut.axis: cut for cut in inner}
-    for cut in outer:
-        first = merged.get(cut.axis)
-        both = cut if first is None else _after(first, cut)
-        if both is None:
-            return False
-        merged[cut.axis] = both
-    indexing.replace(node, lambda place: _sliced(place, source, list(merged.values())))
+    indexing.replace(node, lambda place: _sliced(place, source, cuts))
     return True
 
 
-def _after(first: Cut, second: Cut) -> Cut | None:
-    """Two cuts along one axis in one."""
-    numbers = (first.start, first.stop, second.start, second.stop)
-    if first.step != 1 or second.step != 1 or min(numbers) < 0:
+def _merged(indexing: Indexing, before: ir.Node, node: ir.Node) -> list[Cut] | None:
+    """What the slice ``before`` and the slice ``node`` of it cut together."""
+    inner, outer = indexing.cuts(before), indexing.cuts(node)
+    if inner is None or outer is None:
         return None
-    start, stop = first.start + second.start, min(first.stop, first.start + second.stop)
-    return Cut(first.axis, start, max(start, stop), 1)
+    merged = {cut.axis: cut for cut in inner}
+    for cut in outer:
+        first = merged.get(cut.axis)
+        both = cut if first is None else after(first, cut)
+        if both is None:
+            return None
+        merged[cut.axis] = both
+    return list(merged.values())
 
 
 def _sliced(place: Place, x: ir.Value, cuts: Sequence[Cut]) -> ir.Value:
@@ -258,6 +257,9 @@ def _split(indexing: Indexing, node: ir.Node) -> bool:
     if whole.stop != dims[whole.axis] or all(_is_element(piece) for piece in found.values()):
         return False
     nodes = [found[start][1] for start in sorted(found)]
+    # Slices that slices of them make superfluous are no more than a Split and those would be.
+    if sum(_is_sliced_again(indexing, one) for one in nodes) >= len(nodes) - 1:
+        return False
     _write_split(indexing, node, source, pieces, nodes)
     return True
 
@@ -270,6 +272,14 @@ def _is_element(found: tuple[Piece, ir.Node]) -> bool:
         is_op(use.node, "Squeeze") and feeds_only(output, use.node) for use in output.uses()
     )
     return piece.size == 1 and all(squeezed)
+
+
+def _is_sliced_again(indexing: Indexing, node: ir.Node) -> bool:
+    """Whether nothing but another slice, which can do both, reads the slice ``node``."""
+    again = next((use.node for use in node.outputs[0].uses()), None)
+    if not is_op(again, "Slice") or _only(again, "Slice") is not node:
+        return False
+    return _merged(indexing, node, again) is not None
 
 
 def _write_split(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from onnxpress.backends.errors import PipelineError, UsageError
 from onnxpress.backends.targets import Target
+from onnxpress.compiler.api import optimize
 from onnxpress.compiler.pipeline import Fixpoint, Step, as_pipeline, parse, preset
 from onnxpress.passes import registry
 from onnxpress.passes.base import Context, Pass, Result
@@ -142,6 +144,22 @@ def test_presets_are_pipelines(level: int, target: Literal["portable", "cpu", "c
     assert bool(list(pipeline.steps())) == (level > 0)
     names = {step.name for step in pipeline.steps()}
     assert ("simplify-with-onnxsim" in names) == (level >= 2 and target != "portable")
+
+
+def test_level_1_stores_weights_and_says_how_large_they_are() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 17]>
+    main (float[N,200] x) => (float[N,200] y) {
+      shape = Constant <value = int64[2] {200, 200}> ()
+      w = ConstantOfShape (shape)
+      y = MatMul (x, w)
+    }
+    """
+    for level, nodes, warnings in [(1, 1, 1), (2, 2, 0)]:
+        report = optimize(onnx.parser.parse_model(text), level=level, verify=False).report
+        assert report.nodes == [2, nodes]
+        assert len(report.warnings) == warnings
+        assert all("160.0 kB larger" in warning for warning in report.warnings)
 
 
 def test_there_is_no_level_four() -> None:
