@@ -14,7 +14,16 @@ from rich.console import Console
 
 from onnxpress.backends.errors import OnnxpressError
 
-from . import cli, fuzz_suite, layout, lossless_suite, probes, rewrites_suite, suites
+from . import (
+    cli,
+    fuzz_suite,
+    layout,
+    lossless_suite,
+    probes,
+    rewrites_suite,
+    suites,
+    text_lines,
+)
 
 app = typer.Typer(
     name="benchmarks",
@@ -28,6 +37,7 @@ app.command("list")(cli.list_models)
 app.command("compile-time")(suites.compile_time_suite)
 app.command("lossless")(lossless_suite.lossless_suite)
 app.command("decisions")(suites.decisions_suite)
+app.command("text-lines")(text_lines.text_lines_suite)
 app.command("rewrites")(rewrites_suite.rewrites_suite)
 app.command("shipped")(suites.shipped_suite)
 app.command("startup")(suites.startup_suite)
