@@ -7,7 +7,6 @@ Common operators are followed here, with names for sizes that are not fixed; the
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -119,18 +118,32 @@ _NOBODY = ir.Value(name="?")
 
 def _quotient(whole: Dims, part: Dims) -> Item:
     """The one size by which ``part`` falls short of ``whole``, if that can be told."""
-    rest, left = Counter(filter(_is_name, whole)), Counter(filter(_is_name, part))
-    total, divisor = (math.prod(d for d in dims if isinstance(d, int)) for dims in (whole, part))
+    (total, rest), (divisor, left) = _factors(whole), _factors(part)
     if left - rest or not divisor or total % divisor:
         return None
-    names = list((rest - left).elements())
+    names, times = list((rest - left).elements()), total // divisor
     if not names:
-        return total // divisor
-    return names[0] if len(names) == 1 and total == divisor else None
+        return times
+    if len(names) > 1 or not times:
+        return None
+    return names[0] if times == 1 else f"{times}{_TIMES}{names[0]}"
 
 
-def _is_name(size: Item) -> bool:
-    return isinstance(size, str)
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def _factors(dims: Dims) -> tuple[int, Counter[str]]:
+    """The number and the names whose product is that of ``dims``."""
+    number, names = 1, Counter[str]()
+    for size in dims:
+        times, sign, name = size.partition(_TIMES) if isinstance(size, str) else (size, "", "")
+        if sign and isinstance(times, str) and times.isdecimal():
+            number, names = number * int(times), names + Counter([name])
+        elif isinstance(size, str):
+            names[size] += 1
+        else:
+            number *= size
+    return number, names
 
 
 def _expand(call: Call) -> Dims:
