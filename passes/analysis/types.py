@@ -24,6 +24,14 @@ _GIVEN: Final[dict[str, str]] = {
 """Operators whose answer has the type that an attribute says."""
 
 
+def is_contrib_activation(node: ir.Node) -> bool:
+    """Whether ``node`` is one of ONNX Runtime's own functions of each element of an input."""
+    return node.domain == "com.microsoft" and node.op_type in _CONTRIB_ACTIVATIONS
+
+
+_CONTRIB_ACTIVATIONS: Final = frozenset({"BiasGelu", "FastGelu", "Gelu", "QuickGelu"})
+
+
 class ElementTypes:
     """Tells the element type of any tensor, looking back only as far as it has to.
 
@@ -53,6 +61,8 @@ class ElementTypes:
         if value.type is not None:
             return value.dtype if isinstance(value.type, ir.TensorType) else None
         node, index = value.producer(), value.index()
+        if node is not None and is_contrib_activation(node):
+            return node.inputs[0]
         if node is None or index is None or not is_standard(node.domain):
             return None
         if is_op(node, "If"):

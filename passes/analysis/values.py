@@ -15,7 +15,7 @@ from ..graph import constant, constant_tensor, is_op, subgraphs_of
 from ..held import is_standard
 from .dim_rules import infer, named
 from .partial import LIMIT, TYPES, Call, Dims, Item, Partial, UnknownError, as_items
-from .types import ElementTypes
+from .types import ElementTypes, is_contrib_activation
 from .value_rules import RULES
 
 _BOUNDS = {
@@ -145,6 +145,8 @@ class Facts:
         self._done.add(node)
         if is_op(node, "If"):
             self._join_branches(node)
+        elif is_contrib_activation(node):
+            self._dims[node.outputs[0]] = None if (x := node.inputs[0]) is None else self.dims(x)
         elif is_standard(node.domain) and not any(a.is_ref() for a in node.attributes.values()):
             main = self._model.opset_imports.get("", 0)
             opset = main if node.graph is None else self._opsets.get(node.graph, main)

@@ -169,12 +169,13 @@ def test_split() -> None:
         ("ConstantOfShape (t)", "t = Shape (x)", ("N", 3, "M", 4)),
         ("Conv (x, k)", "k = ConstantOfShape (t)\n" + ints(t=[8, 3, 3, 3]), ("N", 8, "y:2", 2)),
         ("local.Op (x)", "", None),
+        ("com.microsoft.Gelu (x)", "", ("N", 3, "M", 4)),
         ("Gemm (x, x)", "", None),
         ("Resize (x, r, s)", floats(r=[0.0], s=[1.0, 1.0, 2.0, 2.0]), ("y:0", 3, "y:2", 8)),
     ],
 )  # fmt: skip
 def test_sizes(call: str, setup: str, dims: Any) -> None:
-    text = HEAD.replace("18]", '18, "local" : 1]')
+    text = HEAD.replace("18]", '18, "local" : 1, "com.microsoft" : 1]')
     inputs = "float[N,3,M,4] x, float[1,1,1,4] z, float[K,3,M,4] q, int64[2] fed"
     lines = "\n".join(reversed(setup.splitlines()))
     facts, values = facts_of(f"{text}main ({inputs}) => (float y) {{\n{lines}\ny = {call}\n}}")
@@ -192,7 +193,7 @@ def test_sizes(call: str, setup: str, dims: Any) -> None:
     ],
 )
 def test_sizes_that_both_branches_have(then: str, other: str, dims: Any) -> None:
-    text = HEAD.replace("18]", '18, "local" : 1]')
+    text = HEAD.replace("18]", '18, "local" : 1, "com.microsoft" : 1]')
     text += f"""main (float[N,3] x, float[1,3] z, bool b) => (float y) {{
       y = If (b) <
         then_branch = yes () => (float[9] t) {{ t = {then} }},
@@ -243,7 +244,7 @@ TYPES: list[tuple[str, str, ir.DataType | None]] = [
 
 @pytest.mark.parametrize(("call", "setup", "dtype"), TYPES)
 def test_element_types(call: str, setup: str, dtype: ir.DataType | None) -> None:
-    text = HEAD.replace("18]", '18, "local" : 1]')
+    text = HEAD.replace("18]", '18, "local" : 1, "com.microsoft" : 1]')
     text += f"main (float16[2] x, bool b) => (float r) {{\n{setup}\ny = {call}\nr = Neg (y)\n}}"
     model = ir.from_proto(onnx.parser.parse_model(text))
     (value,) = model.graph[-2].outputs

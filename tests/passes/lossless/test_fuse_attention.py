@@ -118,7 +118,8 @@ def assert_same(build: Build, answers: Answers, text: str, **given: Any) -> ir.M
     """Fuse ``text`` and compare the answers for three sizes; the model that is left."""
     model, original = build(text, **arrays(text, **given)), build(text, **arrays(text, **given))
     result = fuse(model)
-    assert result.modified and not result.declined, result.declined
+    assert result.modified, result.declined
+    assert not result.declined
     for batch, length in ((1, 1), (2, 5), (3, 2)):
         fed = feeds(text, batch, length)
         for name, expected in answers(original, **fed).items():
