@@ -200,10 +200,12 @@ def _reshape(node: ir.Node, value: ir.Value, axes: str, facts: Facts) -> _Step |
     if tuple(transpose.attributes.get_ints("perm", ())) != (0, 2, 1):
         return None
     before, between, after = facts.dims(source), facts.dims(joined), facts.dims(value)
-    if before is None or between is None or after is None or len(before) != 4 != len(between):
+    if before is None or between is None or after is None:
         return None
     swapped = (*after[:2], after[3], after[2])
-    if len(between) != 3 or between[1:] != before[2:] or not _alike(swapped, before):
+    if (len(before), len(between)) != (4, 3) or between[1:] != before[2:]:
+        return None
+    if not _alike(swapped, before):
         return None
     return source, f"{axes[:2]}{axes[3]}{axes[2]}", 1.0, None
 

@@ -24,7 +24,7 @@ _MOVES = frozenset({
 })  # fmt: skip
 """Operators whose answer holds no other values than their first input."""
 _DEPTH = 24
-"""How many operators a value is followed back through."""
+"""How many operators a value is followed back through; half as many behind a choice of two."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _chosen(node: ir.Node, facts: Facts, depth: int) -> Range | None:
     condition, one, other = node.inputs
     if condition is None or one is None or other is None:
         return None
-    first, second = (values_of(value, facts, depth - 1) for value in (one, other))
+    first, second = (values_of(value, facts, depth // 2) for value in (one, other))
     if first is None or second is None:
         return None
     infinite = first.infinite or second.infinite

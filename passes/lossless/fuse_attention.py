@@ -57,7 +57,8 @@ class FuseAttention(Pass):
             return result
         if not (cores := _find(model, result)):
             return result
-        if standard_version(model.graph) < _OPSET:
+        bodies: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+        if any(0 < standard_version(body) < _OPSET for body in bodies):
             try:
                 raise_opset(model.clone(), _OPSET)
             except PassError as error:
@@ -76,17 +77,19 @@ class FuseAttention(Pass):
 
 
 def _find(model: ir.Model, result: Result) -> list[Core]:
+    """Every attention, in the order of the places where it will be written."""
     facts = Facts(model)
     facts.follow_all()
-    cores = []
-    for node in nodes_of(model):
+    cores, places = [], {}
+    for place, node in enumerate(nodes_of(model)):
+        places[node] = place
         if is_op(node, "Softmax"):
             core = match_attention(node, facts)
             if isinstance(core, Core):
                 cores.append(core)
             elif core:
                 result.decline(node, because=core)
-    return cores
+    return sorted(cores, key=lambda core: places[core.product])
 
 
 class _Writer:

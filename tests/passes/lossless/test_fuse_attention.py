@@ -98,12 +98,12 @@ def arrays(text: str, **given: Any) -> dict[str, Array]:
 
 def feeds(text: str, batch: int, length: int) -> dict[str, Array]:
     rng = np.random.default_rng(batch + length)
-    seen = rng.random((batch, 1, length, length)) < 0.5
-    seen[:, :, 0] = False  # the first query sees nothing
-    keys = rng.random((batch, 1, 1, length)) < 0.5
-    keys[0] = False
-    given = {"x": rng.normal(size=(batch, length, 8)).astype(np.float32)}
-    return given | ({"seen": seen, "keys": keys} if "seen" in text else {})
+    given: dict[str, Array] = {"x": rng.normal(size=(batch, length, 8)).astype(np.float32)}
+    for sizes, name in re.findall(r"bool\[([^]]*)\] (\w+)", text):
+        known = {"B": batch, "S": length}
+        given[name] = rng.random([known.get(s) or int(s) for s in sizes.split(",")]) < 0.5
+        given[name][..., 0, :] = False  # the first query sees nothing
+    return given
 
 
 def fuse(model: ir.Model, target: Target | None = None) -> Result:
@@ -187,6 +187,13 @@ def test_attention_without_a_mask(build: Build, answers: Answers, text: str) -> 
         (MASKED.replace("Add (s, mask)", "Add (mask, s)"), {}),
         (PADDED, {}),
         (PADDED, {"hidden": -10000}),
+        (MASKED.replace("B,1,S,S", "S,S"), {}),
+        (MASKED.replace("B,1,S,S", "1,S,S"), {}),
+        (MASKED.replace("B,1,S,S", "2,S,S"), {}),
+        (MASKED.replace("B,1,S,S", "B,2,S,S"), {}),
+        (PADDED.replace("B,1,1,S", "1,2,1,S"), {}),
+        (MASKED.replace("18]", "24]"), {}),
+        (MASKED.replace("18]", "25]"), {}),
         (GUARDED, {}),
         (GUARDED, {"hidden": -np.inf}),
         (GUARDED.replace("Where (seen", "Where (keys"), {"hidden": -np.inf}),
@@ -236,6 +243,34 @@ def test_masks_are_made_once_for_all_layers(build: Build, answers: Answers) -> N
 
     assert kinds(model).count("Attention") == 2
     assert kinds(model).count("Where") == kinds(model).count("Expand") == 1
+
+
+def test_values_are_made_before_the_first_that_reads_them(build: Build, answers: Answers) -> None:
+    """Two attentions with one mask, of which the one that begins first ends last."""
+    lines = PADDED.split("{\n")[1].rsplit("}", 1)[0].strip().split("\n")
+    mask = next(line for line in lines if "Where" in line)
+    names = r"\b(q3|k3|v3|q4|k4|v4|q|k|v|qs|ks|s|p|o|t|m|y)\b"
+    again = [re.sub(names, r"\1b", line) for line in lines if line is not mask]
+    begin, end = lines[:-3], lines[-3:]
+    body = "\n".join([*begin, *again, *end])
+    text = PADDED.split("{\n")[0].replace("y)", "y, float[B,S,8] yb)") + "{\n" + body + "}"
+
+    model = assert_same(build, answers, text)
+
+    assert kinds(model).count("Attention") == 2
+
+
+def test_inside_a_function_of_an_older_version(build: Build, answers: Answers) -> None:
+    body = PLAIN.split("{\n")[1].rsplit("}", 1)[0].replace("axis = -1", "axis = 3")
+    wanted = arrays(PLAIN)
+    text = f"""<ir_version: 10, opset_import: ["" : 23, "local" : 1]>
+      main (float[2,3,8] x) => (float[2,3,8] y) {{ y = local.attend (x, {", ".join(wanted)}) }}
+      <domain: "local", opset_import: ["" : 18]>
+      attend (x, {", ".join(wanted)}) => (y) {{ {body} }}"""
+    model, original = build(text, **wanted), build(text, **wanted)
+    fuse(model)
+    fed = feeds("", 2, 3)
+    np.testing.assert_allclose(answers(model, **fed)["y"], answers(original, **fed)["y"], rtol=2e-5)
 
 
 def test_inside_a_branch(build: Build, answers: Answers) -> None:
