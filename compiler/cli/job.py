@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from . import terminal
 from .common import TargetName
 from .terminal import Volume
+
+Combine: TypeAlias = Literal[
+    "mean",
+    "weighted",
+    "vote",
+    "softmax-mean",
+    "geometric",
+    "max",
+    "median",
+    "stack",
+    "none",
+]
 
 
 @dataclass(frozen=True)
@@ -22,8 +34,11 @@ class Job:
 
     models: tuple[Path, ...]
     output: Path
-    combine: Literal["mean", "weighted", "vote", "none"] = "mean"
+    combine: Combine = "mean"
     weights: tuple[float, ...] | None = None
+    labels: Path | None = None
+    uncertainty: bool = False
+    inputs: dict[str, dict[str, str]] = field(default_factory=dict)
     target: TargetName | None = None
     level: int | None = None
     passes: str | None = None

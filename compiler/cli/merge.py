@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 import typer
 
 from ...backends.errors import UsageError
 from . import common
-from .help import one_of
-from .job import Job, start
-
-Combine: TypeAlias = Literal["mean", "weighted", "vote", "none"]
+from .job import Combine, Job, start
 
 
 def merge(
@@ -25,8 +22,9 @@ def merge(
         Combine,
         typer.Option(
             "--combine",
-            metavar=one_of(Combine),
-            help="How the models' answers become one (default mean); none keeps them all.",
+            metavar="HOW",
+            help="How the models' answers become one: mean (default), weighted, vote, "
+            "softmax-mean, geometric, max, median, stack; or none, which keeps them all.",
             rich_help_panel=common.REWRITING,
         ),
     ] = "mean",
@@ -35,7 +33,34 @@ def merge(
         typer.Option(
             "--weights",
             metavar="W,W,...",
-            help="One weight a model, for --combine weighted.",
+            help="One weight a model, for --combine weighted; without, they are fitted.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE.npy",
+            help="What the samples of --data should be answered: class numbers, or answers. "
+            "For stack, and for weighted without --weights.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="Also answer with the variance between the models and how many disagree.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = False,
+    mapped: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="MODEL:INPUT=SHARED",
+            help="Which input of a model is which of the first model's; repeatable.",
             rich_help_panel=common.REWRITING,
         ),
     ] = None,
@@ -65,6 +90,7 @@ def merge(
     Examples:
         onnxpress merge a.onnx b.onnx c.onnx -o ensemble.onnx
         onnxpress merge a.onnx b.onnx -o both.onnx --combine weighted --weights 0.7,0.3
+        onnxpress merge a.onnx b.onnx -o c.onnx --combine stack --data x.npz --labels y.npy
     """
     del debug
     if len(models) < 2:
@@ -75,6 +101,9 @@ def merge(
             output=output,
             combine=combine,
             weights=common.read_weights(weights),
+            labels=labels,
+            uncertainty=uncertainty,
+            inputs=_read_map(mapped),
             target=target,
             level=level,
             passes=passes,
@@ -92,3 +121,19 @@ def merge(
             volume=common.volume(quiet, verbose),
         )
     )
+
+
+def _read_map(pairs: list[str] | None) -> dict[str, dict[str, str]]:
+    """``["b:pixels=image"]`` as ``{"b": {"pixels": "image"}}``.
+
+    Raises:
+        UsageError: One is not ``MODEL:INPUT=SHARED``.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for pair in pairs or ():
+        own, _, shared = pair.rpartition("=")
+        model, _, name = own.partition(":")
+        if not (model and name and shared):
+            raise UsageError(f"--map {pair}: expected MODEL:INPUT=SHARED")
+        found.setdefault(model, {})[name] = shared
+    return found

@@ -13,8 +13,9 @@ from ...backends.environment import detect_target
 from ...backends.errors import OutputError, PassError, UsageError
 from ...backends.ort import check_provider, specs_of
 from ...backends.targets import Target
-from ...passes.ensembles.merge import member_names, merge
+from ...passes.ensembles.merge import member_names
 from ..compile import Outcome, compile_model, compression
+from ..ensemble import merge_models
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, choose, parse
 from ..recipe import Recipe, read_recipe
@@ -56,8 +57,17 @@ def _read(job: Job, progress: Progress) -> tuple[ir.Model, list[str]]:
     if len(models) == 1:
         return models[0], []
     progress("merging", 0, None)
-    names = member_names(job.models)
-    merged = merge(models, names=names, combine=job.combine, weights=job.weights)
+    merged = merge_models(
+        models,
+        member_names(job.models),
+        combine=job.combine,
+        weights=job.weights,
+        data=job.data,
+        labels=job.labels,
+        uncertainty=job.uncertainty,
+        inputs=job.inputs,
+        progress=progress,
+    )
     return merged.model, list(merged.details["notes"])
 
 

@@ -42,17 +42,21 @@ class Alignment:
     notes: list[str]
 
 
-def align(members: Sequence[Member]) -> Alignment:
+def align(
+    members: Sequence[Member], given: Mapping[str, Mapping[str, str]] | None = None
+) -> Alignment:
     """Find for each member's input the first member's input that holds the same data.
 
-    By name where both have it, the rest in order. A member that wants channels last where the
-    first has them first, or the other way round, gets them so where nothing else fits as well.
+    As ``given`` by member and input, else by name where both have it, the rest in order. A member
+    that wants channels last where the first has them first, or the other way round, gets them so
+    where nothing else fits as well.
 
     Raises:
         UsageError: An input does not fit; the message names the member and says why.
     """
     dims = Dims()
-    first = members[0]
+    first, given = members[0], given or {}
+    _check_given(members, given)
     shared = [dims.of(value, 0) for value in first.inputs]
     links: list[list[Link]] = []
     for index, member in enumerate(members):
@@ -63,7 +67,9 @@ def align(members: Sequence[Member]) -> Alignment:
                 hint="only models that take the same data can share their inputs",
             )
         links.append([])
-        for place, position in enumerate(paired(_names(first), _names(member))):
+        renamed = given.get(member.name, {})
+        own_names = [renamed.get(name, name) for name in _names(member)]
+        for place, position in enumerate(paired(_names(first), own_names)):
             own = member.inputs[position]
             try:
                 layout = _fit(dims, shared, place, own, index, first.inputs[place])
@@ -78,6 +84,26 @@ def align(members: Sequence[Member]) -> Alignment:
     names = dims.names(members)
     shapes = [_shape(dims, shape, names) for shape in shared]
     return Alignment(links, shapes, list(names), list(_fixed(members, names)))
+
+
+def _check_given(members: Sequence[Member], given: Mapping[str, Mapping[str, str]]) -> None:
+    first = _names(members[0])
+    by_name = {member.name: member for member in members}
+    for name, pairs in given.items():
+        if name not in by_name:
+            raise UsageError(
+                f"no member is called {name!r}", hint=f"the members are {', '.join(by_name)}"
+            )
+        own = _names(by_name[name])
+        for one, shared in pairs.items():
+            for wanted, names, whose in ((one, own, name), (shared, first, members[0].name)):
+                if wanted not in names:
+                    raise UsageError(
+                        f"member {whose!r} has no input {wanted!r}",
+                        hint=f"its inputs are {', '.join(names)}",
+                    )
+        if len(set(pairs.values())) < len(pairs):
+            raise UsageError(f"two inputs of member {name!r} are mapped to the same one")
 
 
 def paired(first: Sequence[str], own: Sequence[str]) -> list[int]:

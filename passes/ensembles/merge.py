@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 import onnx_ir as ir
 
 from ...backends.errors import UsageError
-from .align import Alignment, Layout, align, paired
-from .combine import LEAST_OPSET, Combine, add_combiner, check_combinable, mixture
-from .dims import renamed
+from .align import align, paired
+from .combine import LEAST_OPSET, UNCERTAINTY_OPSET, Combine, check_combinable, mixture
+from .combiners import Linear, add_combiner, add_uncertainty
 from .members import Member, admit, distinct, member_names, separate, unused
 from .share import share_initializers
+from .side_by_side import model_of, side_by_side
 from .versions import harmonise
 
 __all__ = ["Merge", "MergeResult", "member_names", "merge"]
@@ -34,9 +36,14 @@ def merge(
     names: Sequence[str],
     combine: Combine = "mean",
     weights: Sequence[float] | None = None,
+    linear: Linear | None = None,
+    uncertainty: bool = False,
+    inputs: Mapping[str, Mapping[str, str]] | None = None,
 ) -> MergeResult:
     """Merge ``models`` into one; see :class:`Merge`, of which this is the short form."""
-    return Merge(combine, None if weights is None else tuple(weights))(models, names=names)
+    given = None if weights is None else tuple(weights)
+    how = Merge(combine, given, linear, uncertainty, inputs or {})
+    return how(models, names=names)
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,14 @@ class Merge:
 
     With the members' answers ``y_1 .. y_n`` to the same inputs, for each output::
 
-        mean      (y_1 + .. + y_n) / n
-        weighted  w_1 y_1 + .. + w_n y_n, the weights divided by their sum
-        vote      the share of members whose largest entry along the last axis is this one
-        none      y_1, .., y_n, each under ``member/output``
+        mean          (y_1 + .. + y_n) / n
+        weighted      w_1 y_1 + .. + w_n y_n, the weights divided by their sum
+        vote          the share of members whose largest entry along the last axis is this one
+        softmax-mean  the mean of softmax(y_k) along the last axis
+        geometric     (y_1 * .. * y_n) ** (1 / n), for answers that are not negative
+        max, median   the largest, the middle one, entry by entry
+        stack         [y_1 .. y_n] @ weight + bias along the last axis, as ``linear`` gives them
+        none          y_1, .., y_n, each under ``member/output``
 
     so that the largest vote share is the majority's class, and the lowest class of equals.
 
@@ -61,10 +72,18 @@ class Merge:
     Attributes:
         combine: How the answers become one.
         weights: One finite, non-negative number for each member, not all zero; for ``weighted``.
+        linear: What :func:`~.fit.fit_stack` found; for ``stack``, which takes one output.
+        uncertainty: Also answer with ``output/variance`` and, where there are classes,
+            ``output/disagreement``: the share of members that do not rank first what most do.
+        inputs: By member, which of its inputs is which of the first member's, where neither the
+            name nor the order says so.
     """
 
     combine: Combine = "mean"
     weights: tuple[float, ...] | None = None
+    linear: Linear | None = None
+    uncertainty: bool = False
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.combine not in get_args(Combine):
@@ -77,6 +96,13 @@ class Merge:
                 "weights and 'weighted' need each other",
                 hint="give both, as in --combine weighted --weights 0.7,0.3",
             )
+        if (self.linear is not None) != (self.combine == "stack"):
+            raise UsageError(
+                "'stack' is fitted on data, and nothing else is",
+                hint="give --data with samples and --labels with what they should be answered",
+            )
+        if self.uncertainty and self.combine == "none":
+            raise UsageError("'none' keeps every answer, and has no uncertainty to tell")
         for weight in self.weights or ():
             if not (math.isfinite(weight) and weight >= 0):
                 raise UsageError(f"a weight has to be finite and not negative, not {weight}")
@@ -98,15 +124,16 @@ class Merge:
         """
         self._check(len(models), len(names))
         members = admit(models, distinct(names))
-        opsets = harmonise(members, LEAST_OPSET[self.combine])
-        alignment = align(members)
+        least = LEAST_OPSET[self.combine]
+        opsets = harmonise(members, max(least, UNCERTAINTY_OPSET) if self.uncertainty else least)
+        alignment = align(members, self.inputs)
         answers = self._answers(members)
         notes = alignment.notes + (
             mixture(members, answers) if self.combine in {"mean", "weighted"} else []
         )
         separate(members)
         scope = _scope(members)
-        graph = _side_by_side(members, alignment, opsets, scope)
+        graph = side_by_side(members, alignment, opsets, scope)
         graph.outputs.extend(self._outputs(graph, members, answers, scope))
         shared = share_initializers(graph)
         details = {
@@ -118,7 +145,7 @@ class Merge:
             "shared_initializers": shared,
             "notes": notes,
         }
-        return MergeResult(_model(graph, models, members), details)
+        return MergeResult(model_of(graph, models, members), details)
 
     def _check(self, models: int, names: int) -> None:
         if models < 2:
@@ -154,6 +181,11 @@ class Merge:
             for k in range(len(first))
         ]
         check_combinable(members, answers, self.combine)
+        if self.combine == "stack" and len(answers) > 1:
+            raise UsageError(
+                f"'stack' combines one output, and {members[0].name!r} has {len(answers)}",
+                hint="drop the others from every member, or combine by mean",
+            )
         return answers
 
     def _outputs(
@@ -166,17 +198,33 @@ class Merge:
         if self.combine == "none":
             return [value for values in answers for value in values]
         taken = {value.name or "" for value in graph.inputs}
-        return [
-            add_combiner(
-                graph,
-                values,
-                self._normalised(),
-                vote=self.combine == "vote",
-                name=unused(name, taken),
-                scope=scope,
+        found = []
+        for wanted, values in zip(members[0].output_names, answers, strict=True):
+            name = unused(wanted, taken)
+            found.append(
+                add_combiner(
+                    graph,
+                    values,
+                    self.combine,
+                    name=name,
+                    scope=scope,
+                    weights=self._normalised(),
+                    linear=self.linear,
+                )
             )
-            for name, values in zip(members[0].output_names, answers, strict=True)
-        ]
+            if self.uncertainty:
+                found += add_uncertainty(
+                    graph,
+                    values,
+                    name=partial(_beside, name, taken),
+                    scope=f"{scope}/{name}/uncertainty",
+                )
+        return found
+
+
+def _beside(name: str, taken: set[str], role: str) -> str:
+    """A name for the output that tells ``role`` of the output ``name``."""
+    return unused(f"{name}/{role}", taken)
 
 
 def _scope(members: Sequence[Member]) -> str:
@@ -185,90 +233,3 @@ def _scope(members: Sequence[Member]) -> str:
     public = [*(value.name or "" for value in first.inputs), *first.output_names]
     taken = {*(member.prefix for member in members), *(name.split("/")[0] for name in public)}
     return unused("ensemble", taken)
-
-
-def _side_by_side(
-    members: Sequence[Member], alignment: Alignment, opsets: dict[str, int], scope: str
-) -> ir.Graph:
-    """One graph of all members' nodes, without outputs; the members are left empty."""
-    inputs = [
-        ir.Value(
-            name=own.name,
-            type=own.type,
-            shape=shape,
-            doc_string=own.doc_string,
-            metadata_props=dict(own.metadata_props),
-        )
-        for own, shape in zip(members[0].inputs, alignment.shapes, strict=True)
-    ]
-    graph = ir.Graph(inputs, [], nodes=[], opset_imports=opsets, name="ensemble")
-    layouts: dict[tuple[int, Layout], ir.Value] = {
-        (place, ()): value for place, value in enumerate(inputs)
-    }
-    for member, links, dims in zip(members, alignment.links, alignment.dims, strict=True):
-        for value in member.values():
-            value.shape = renamed(value.shape, dims)
-        own = member.model.graph
-        own.outputs.clear()
-        own.inputs.clear()
-        taken_from = member.details["inputs"] = {}
-        for link in links:
-            name = inputs[link.shared].name
-            layout = {"shared": name, "transposed": list(link.layout)}
-            taken_from[link.own.name] = layout if link.layout else name
-            key = link.shared, link.layout
-            if key not in layouts:
-                layouts[key] = _transposed(graph, inputs[link.shared], link.layout, scope)
-            link.own.replace_all_uses_with(layouts[key])
-        initializers = list(own.initializers.values())
-        own.initializers.clear()
-        for value in initializers:
-            graph.register_initializer(value)
-        nodes = list(own)
-        own.remove(nodes)
-        graph.extend(nodes)
-    return graph
-
-
-def _transposed(graph: ir.Graph, value: ir.Value, layout: Sequence[int], scope: str) -> ir.Value:
-    name = f"{scope}/{value.name}/{'_'.join(map(str, layout))}"
-    shape = None if value.shape is None else ir.Shape(value.shape[axis] for axis in layout)
-    output = ir.Value(name=name, type=value.type, shape=shape)
-    return ir.tape.Tape(graph).op(
-        "Transpose", [value], {"perm": list(layout)}, name=name, output=output
-    )
-
-
-def _model(graph: ir.Graph, models: Sequence[ir.Model], members: Sequence[Member]) -> ir.Model:
-    names = [member.name for member in members]
-    graph.metadata_props.update(_gathered(names, [model.graph.metadata_props for model in models]))
-    graph.doc_string = _joined(names, [model.graph.doc_string for model in models])
-    return ir.Model(
-        graph,
-        # Before 4, every initializer has to be an input as well.
-        ir_version=max(4, *(model.ir_version for model in models)),
-        producer_name="onnxpress",
-        domain=models[0].domain,
-        model_version=models[0].model_version,
-        doc_string=_joined(names, [model.doc_string for model in models]),
-        functions=[f for member in members for f in member.model.functions.values()],
-        metadata_props=_gathered(names, [model.metadata_props for model in models]),
-    )
-
-
-def _joined(names: Sequence[str], texts: Sequence[str | None]) -> str | None:
-    """The members' texts, each under its name."""
-    lines = [f"{name}: {text}" for name, text in zip(names, texts, strict=True) if text]
-    return "\n".join(lines) or None
-
-
-def _gathered(names: Sequence[str], each: Sequence[dict[str, str]]) -> dict[str, str]:
-    """The members' metadata: a key that means something else in an earlier one gets the name."""
-    gathered: dict[str, str] = {}
-    for name, properties in zip(names, each, strict=True):
-        for key, value in properties.items():
-            if gathered.get(key, value) != value:
-                gathered[f"{name}/{key}"] = value
-            else:
-                gathered[key] = value
-    return gathered

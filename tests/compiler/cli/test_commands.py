@@ -167,9 +167,38 @@ def test_merge_then_compress(onnxpress: Command, models: Path, samples: Path) ->
     assert top1(Path("small.onnx"), samples, "nhwc") >= merged - 2.0
 
 
+@pytest.mark.parametrize("combine", ["weighted", "stack"])
+def test_merge_fits_to_labels(
+    onnxpress: Command, models: Path, samples: Path, combine: str
+) -> None:
+    members = [models / "mnist_cnn_0.onnx", models / "mnist_cnn_3.onnx"]
+    with np.load(samples / "mnist_test.npz") as digits:
+        np.save("labels.npy", digits["labels"][:100])
+        pixels = (digits["images"][:100, ..., None] / 255).astype(np.float32)
+    np.save("image.npy", pixels)
+    done = onnxpress(
+        *("merge", *members, "-o", "m.onnx", "-O", "0", "--combine", combine, "--json"),
+        *("--data", "image.npy", "--labels", "labels.npy", "--uncertainty", "--no-time"),
+        *("--map", "mnist_cnn_3:image=image"),
+    )
+    assert done.code == 0, done
+    names = ["probabilities", "probabilities/variance", "probabilities/disagreement"]
+    session = ort.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == names
+    (answer, *_) = session.run(None, {"image": pixels})
+    right = answer.argmax(-1) == np.load("labels.npy")
+    assert right.mean() > 0.95
+    assert any("fitted weights" in text for text in done.json["warnings"]) == (
+        combine == "weighted"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
+        (["--combine", "stack"], 2, "--labels"),
+        (["--map", "image"], 2, "MODEL:INPUT=SHARED"),
+        (["--combine", "stack", "--data", "nowhere.npz", "--labels", "nowhere.npy"], 5, "nowhere"),
         (["--combine", "weighted", "--weights", "0.5,x"], 2, "numbers with commas"),
         (["--combine", "weighted"], 2, "weight"),
         (["--combine", "weighted", "--weights", "1"], 2, "weight"),

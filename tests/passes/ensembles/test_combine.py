@@ -184,7 +184,7 @@ def test_a_vote_needs_a_class_axis() -> None:
 @pytest.mark.parametrize(
     ("combine", "weights", "reason"),
     [
-        ("median", None, "no way to combine called 'median'"),
+        ("mode", None, "no way to combine called 'mode'"),
         ("weighted", None, "need each other"),
         ("mean", (0.5, 0.5), "need each other"),
         ("weighted", (0.5, -0.5), "not -0.5"),
