@@ -16,6 +16,7 @@ from onnxpress.backends.errors import OnnxpressError
 
 from . import (
     cli,
+    forecast,
     fuzz_suite,
     layout,
     lossless_suite,
@@ -36,6 +37,7 @@ app.command("export")(cli.export)
 app.command("list")(cli.list_models)
 app.command("compile-time")(suites.compile_time_suite)
 app.command("lossless")(lossless_suite.lossless_suite)
+app.command("forecast")(forecast.forecast)
 app.command("decisions")(suites.decisions_suite)
 app.command("text-lines")(text_lines.text_lines_suite)
 app.command("rewrites")(rewrites_suite.rewrites_suite)

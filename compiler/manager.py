@@ -19,6 +19,7 @@ from .collection import without_collection
 from .pipeline import FIXPOINT_LIMIT, Fixpoint, Pipeline, Step, as_pipeline
 from .records import LEFT_OUT, Checker, Hook, PassRecord, Run, Verdict
 from .structure import check_structure
+from .weigh import Scales
 
 __all__ = [
     "Checker",
@@ -147,6 +148,7 @@ class _Progress:
     def __init__(self, manager: PassManager, model: ir.Model, context: Context) -> None:
         self.manager = manager
         self.context = context
+        self.scales = Scales(context)
         self.inputs = [value.name or "" for value in model.graph.inputs]
         self.outputs = [value.name or "" for value in model.graph.outputs]
         self.original = model
@@ -220,6 +222,7 @@ class _Progress:
         self.tell("rewriting", record)
         if self.scratch is None:
             self.scratch = self.kept.clone()
+        before = self.scales.weight(step, self.kept, len(self.applied))
         started = time.perf_counter()
         try:
             result = apply(step, self.scratch, self.naming(record))
@@ -230,6 +233,10 @@ class _Progress:
             if not result.modified:
                 return False
             check_structure(result.model, self.inputs, self.outputs)
+            reason = self.scales.verdict(step, before, result.model, len(self.applied) + 1)
+            if reason:
+                self.withdraw(step, record, reason)
+                return False
             self.verify(result.model, record)
         except OnnxpressError as error:
             if self.manager.strict:
@@ -264,6 +271,11 @@ class _Progress:
         self.applied.append(step)
         # What is not run fails too rarely for a copy before each step: `undo` repeats the others.
         self.scratch = model if self.manager.checker is None else None
+
+    def withdraw(self, step: Step, record: PassRecord, reason: str) -> None:
+        self.undo()
+        self.refused.add(step)
+        record.status, record.reason = "withdrawn", reason
 
     def quarantine(self, step: Step, record: PassRecord, error: OnnxpressError) -> None:
         self.undo()

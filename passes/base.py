@@ -154,6 +154,8 @@ class Pass(ir.passes.InPlacePass):
     name: ClassVar[str]
     contract: ClassVar[Contract] = EXACT
     needs_data: ClassVar[bool] = False
+    trades: ClassVar[bool] = False
+    """Whether it gives one kind of work for another, so that a static cost model has to decide."""
     summary: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

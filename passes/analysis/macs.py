@@ -33,16 +33,25 @@ def macs(model: ir.Model, dims: Mapping[str, int] | None = None) -> int | None:
         those of the inputs, or shapes cannot be inferred at all.
     """
     try:
-        clone = _fed(model, dims, inline=True)
-        for node in nodes_in(clone.graph):
-            for output in node.outputs:
-                output.shape = None
-        _fill_gaps(clone)
-        known = graph_macs(clone.graph)
+        known = graph_macs(with_fixed_shapes(model, dims).graph)
         # ONNX follows the bodies of loops as well, but takes far longer.
         return graph_macs(sized(model, dims, inline=True).graph) if known is None else known
     except ModelError:
         return None
+
+
+def with_fixed_shapes(model: ir.Model, dims: Mapping[str, int] | None = None) -> ir.Model:
+    """As :func:`sized` with functions inlined, and much faster: without what ONNX infers.
+
+    Raises:
+        ModelError: Functions cannot be inlined.
+    """
+    clone = _fed(model, dims, inline=True)
+    for node in nodes_in(clone.graph):
+        for output in node.outputs:
+            output.shape = None
+    _fill_gaps(clone)
+    return clone
 
 
 def sized(

@@ -35,6 +35,7 @@ class BatchSlices(Pass):
     """
 
     name: ClassVar[str] = "batch-slices"
+    trades: ClassVar[bool] = True
     summary: ClassVar[str] = "compute at once what is computed slice by slice, in one MatMul"
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:

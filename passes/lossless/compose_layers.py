@@ -40,6 +40,7 @@ class ComposeLayers(Pass):
     """
 
     name: ClassVar[str] = "compose-layers"
+    trades: ClassVar[bool] = True
     summary: ClassVar[str] = "make one of two linear layers in a row where that is less work"
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:

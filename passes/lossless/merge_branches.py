@@ -40,6 +40,7 @@ class MergeBranches(Pass):
     """
 
     name: ClassVar[str] = "merge-branches"
+    trades: ClassVar[bool] = True
     summary: ClassVar[str] = "merge parallel Convs, normalizations and shortcuts that are summed"
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:

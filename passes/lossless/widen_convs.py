@@ -42,6 +42,7 @@ class WidenConvs(Pass):
     """
 
     name: ClassVar[str] = "widen-convs"
+    trades: ClassVar[bool] = True
     summary: ClassVar[str] = "run 1-D convolutions in ONNX Runtime's blocked layout"
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:

@@ -7,11 +7,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
 from benchmarks import layout
 from benchmarks.__main__ import main
+from onnxpress.passes.analysis.blocked_layout import BlockedLayout
+from onnxpress.passes.analysis.macs import with_fixed_shapes
 
 READ_FROM = (1, 32)
 """The version of ONNX Runtime that the page's tables were read from."""
@@ -44,6 +47,16 @@ def test_the_page_tells_of_everything_that_is_probed() -> None:
 @pytest.mark.parametrize("name", list(layout.BETWEEN))
 def test_an_operator_between_convolutions_does_as_the_page_says(name: str) -> None:
     assert layout.verdict(name) == told("between two convolutions")[name]
+
+
+@here
+@pytest.mark.parametrize("name", list(layout.BETWEEN))
+def test_the_cost_model_knows_how_often_the_layout_changes(name: str) -> None:
+    proto = layout.model(layout.BETWEEN[name])
+    found = layout.operators(layout.optimized(proto))
+    graph = with_fixed_shapes(ir.from_proto(proto)).graph
+    told = BlockedLayout(graph, frozenset())
+    assert told.reorders == found["ReorderInput"] + found["ReorderOutput"]
 
 
 @here

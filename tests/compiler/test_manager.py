@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +13,7 @@ import onnx_ir.passes.common as common_passes
 import pytest
 
 from onnxpress.backends.errors import PassError, VerificationError
+from onnxpress.backends.targets import Target
 from onnxpress.compiler.manager import Hook, PassManager, PassRecord
 from onnxpress.compiler.pipeline import Fixpoint, Pipeline, Step, as_pipeline
 from onnxpress.passes.base import Context, Contract, Pass, Result
@@ -352,3 +354,47 @@ def test_garbage_is_not_collected_while_unchecked_passes_run_and_is_again_afterw
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@dataclass(frozen=True)
+class Trade(Pass):
+    """Does more than before, or less."""
+
+    name: ClassVar[str] = "trade"
+    trades: ClassVar[bool] = True
+    more: bool = False
+
+    def rewrite(self, model: ir.Model, context: Context) -> Result:
+        result = Result(model)
+        last = next(node for node in model.graph if node.op_type == "Abs")
+        if self.more:
+            again = ir.node("Abs", [last.inputs[0]])
+            model.graph.insert_before(last, again)
+            last.replace_input_with(0, again.outputs[0])
+        else:
+            first = next(node for node in model.graph if node.op_type == "Neg")
+            last.replace_input_with(0, first.inputs[0])
+        result.rewrote(last)
+        return result
+
+
+def test_a_trade_that_is_predicted_to_lose_is_withdrawn() -> None:
+    run = PassManager([Trade(more=True)]).run(model())
+    (record,) = run.records
+    assert record.status == "withdrawn"
+    assert re.fullmatch(
+        r"it is predicted to run 1\.\d\d times as long on the target", record.reason
+    )
+    assert operators(run.model) == ["Neg", "Neg", "Abs"]
+    assert not run.applied
+
+
+def test_a_trade_that_wins_stays() -> None:
+    run = PassManager([Trade(), Trade(more=True)]).run(model())
+    assert [record.status for record in run.records] == ["ok", "withdrawn"]
+    assert [str(step) for step in run.applied] == ["trade"]
+
+
+def test_trades_are_not_weighed_for_other_targets() -> None:
+    run = PassManager([Trade(more=True)]).run(model(), Context(target=Target("portable")))
+    assert [record.status for record in run.records] == ["ok"]
