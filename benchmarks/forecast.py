@@ -98,9 +98,10 @@ def summary(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> str:
 
 def rank_correlation(first: Any, second: Any) -> float:
     """Spearman's rank correlation of two vectors; equal values share their mean rank."""
-    ranks = []
-    for one in (np.asarray(first, float), np.asarray(second, float)):
-        _, place, counts = np.unique(one, return_inverse=True, return_counts=True)
-        ends = np.cumsum(counts)
-        ranks.append((ends - (counts - 1) / 2)[place])
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(vector: Any) -> Any:
+    _, place, counts = np.unique(np.asarray(vector), return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[place]

@@ -48,6 +48,7 @@ class FuseAttention(Pass):
     """
 
     name: ClassVar[str] = "fuse-attention"
+    trades: ClassVar[bool] = True
     summary: ClassVar[str] = "write decomposed attention as the Attention operator"
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:
