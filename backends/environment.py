@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast, get_args
 
+from .errors import UsageError
 from .targets import Target, TargetName
 
 FEATURES: Final = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_int8", "amx_bf16", "asimddp", "i8mm", "asimdhp", "bf16", "sve"),
+    *("amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "asimdhp", "bf16", "sve"),
 )
 """CPU features that choose between ONNX Runtime's kernels, by Linux' names and archspec's."""
 
@@ -48,9 +50,24 @@ def environment() -> dict[str, Any]:
     }
 
 
-def detect_target(name: TargetName) -> Target:
-    """The target ``name``, with this machine's CPU features unless it is ``portable``."""
-    return Target(name) if name == "portable" else Target(name, _features())
+def detect_target(name: str) -> Target:
+    """The target ``name``: ``portable``, ``cpu`` or ``cuda``, with this machine's CPU features.
+
+    ``cpu:NAME`` is the CPU that archspec calls so (``cpu:haswell``, ``cpu:zen4``); ``cpu:portable``
+    is any CPU, so that nothing is taken for granted.
+
+    Raises:
+        UsageError: There is no such target, or archspec knows no such CPU.
+    """
+    kind, colon, model = name.partition(":")
+    if kind not in get_args(TargetName) or (colon and kind != "cpu"):
+        raise UsageError(
+            f"there is no target {name!r}",
+            hint="it is portable, cpu, cuda, cpu:portable or cpu:NAME",
+        )
+    if kind == "portable" or model == "portable":
+        return Target(cast("TargetName", kind))
+    return Target(cast("TargetName", kind), _features_of(model) if colon else _features())
 
 
 def advice(environment: dict[str, Any]) -> list[str]:
@@ -101,6 +118,19 @@ def _features() -> frozenset[str]:
     from archspec.cpu import detect
 
     return frozenset(FEATURES) & frozenset(detect.detected_info().features)
+
+
+def _features_of(model: str) -> frozenset[str]:
+    """The features of the CPU ``model`` by archspec's name."""
+    from archspec.cpu import TARGETS
+
+    if model not in TARGETS:
+        close = difflib.get_close_matches(model, TARGETS, n=3) or ["haswell", "zen4", "neoverse_n1"]
+        raise UsageError(
+            f"archspec knows no CPU {model!r}", hint=f"what it knows: {', '.join(close)}, …"
+        )
+    arm = {"asimd"} if "aarch64" in {model, TARGETS[model].family.name} else set()
+    return frozenset(FEATURES) & (frozenset(TARGETS[model].features) | arm)
 
 
 def _cpu() -> dict[str, Any]:

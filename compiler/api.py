@@ -13,7 +13,7 @@ import onnx_ir as ir
 from ..backends.data import Data, open_data
 from ..backends.environment import detect_target
 from ..backends.ort import check_provider, specs_of
-from ..backends.targets import Target, TargetName
+from ..backends.targets import Target
 from .compile import Outcome, compile_model
 from .manager import Hook
 from .model_io import load, load_proto
@@ -42,7 +42,7 @@ def optimize(
     passes: str | Pipeline | Iterable[ir.passes.PassBase] | None = None,
     *,
     level: int = 2,
-    target: TargetName | Target = "cpu",
+    target: str | Target = "cpu",
     data: str | Path | Data | None = None,
     dims: Mapping[str, int] | None = None,
     seed: int = 0,

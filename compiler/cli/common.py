@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any
 
 import typer
 
 from ...backends.errors import UsageError
-from .help import one_of
 from .terminal import Volume
-
-# Spelled out rather than imported, because what defines it loads numpy, which no help page needs.
-TargetName: TypeAlias = Literal["portable", "cpu", "cuda"]
 
 INPUTS = "Inputs"
 REWRITING = "Rewriting"
@@ -31,12 +27,12 @@ Output = Annotated[
     ),
 ]
 TargetOption = Annotated[
-    TargetName | None,
+    str | None,
     typer.Option(
         "--target",
-        metavar=one_of(TargetName),
-        help="Where the result will run: on any runtime, or in ONNX Runtime on a CPU (default) or "
-        "an NVIDIA GPU.",
+        metavar="portable|cpu|cuda",
+        help="Where the result will run: on any runtime, or in ONNX Runtime on this CPU (default) "
+        "or an NVIDIA GPU. cpu:portable is any CPU, cpu:haswell, cpu:zen4 and the like another.",
         rich_help_panel=REWRITING,
     ),
 ]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from . import terminal
-from .common import TargetName
 from .terminal import Volume
 
 Combine: TypeAlias = Literal[
@@ -39,7 +38,7 @@ class Job:
     labels: Path | None = None
     uncertainty: bool = False
     inputs: dict[str, dict[str, str]] = field(default_factory=dict)
-    target: TargetName | None = None
+    target: str | None = None
     level: int | None = None
     passes: str | None = None
     extra: str = ""

@@ -99,7 +99,7 @@ def _with_recipe(job: Job) -> Job:
 
 
 def _pipeline(job: Job) -> Pipeline:
-    base = choose(job.passes, job.level, Target(job.target or "cpu"))
+    base = choose(job.passes, job.level, detect_target(job.target or "cpu"))
     return base + _asked(job)
 
 

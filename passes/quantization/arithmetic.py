@@ -76,7 +76,6 @@ def quantize_weight(
     weight: Array,
     axis: int | None,
     *,
-    pairs: Array | None = None,
     bias: Array | None = None,
     input_scale: np.float32,
 ) -> Weight:
@@ -85,7 +84,6 @@ def quantize_weight(
     The scale of a channel is the smallest with which
 
     - its largest weight fits, ``|w| <= 127``;
-    - no pair in ``pairs`` saturates (see :func:`worst_pairs`);
     - its bias, which is stored with the scale ``input_scale * scale``, fits the accumulator,
       and that scale does not vanish.
 
@@ -94,14 +92,11 @@ def quantize_weight(
     Args:
         weight: Any shape.
         axis: The axis of the output channels, or ``None`` for one scale in all.
-        pairs: Per channel, the largest sum of two weights that a kernel adds in 16 bits.
         bias: Per channel, the float bias.
         input_scale: The scale of the activation that the weight is multiplied with.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     needed = np.abs(weight).max(axis=others).astype(np.float64) / WMAX
-    if pairs is not None:
-        needed = np.maximum(needed, pairs / WMAX)
     if bias is not None:
         smallest = np.abs(bias.astype(np.float64)) / (ACCUMULATOR_LIMIT * np.float64(input_scale))
         needed = np.maximum(needed, smallest if axis is not None else smallest.max())
@@ -128,20 +123,3 @@ def quantize_bias(bias: Array, input_scale: np.float32, weight_scale: Array) -> 
     scale = np.broadcast_to(scale, bias.shape)
     values = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     return values.astype(np.int32), np.ascontiguousarray(scale)
-
-
-def worst_pairs(rows: Array) -> Array:
-    """Per row, the largest ``|w0 + w1|`` of the neighbours that saturating kernels add up.
-
-    ``vpmaddubsw``, which the U8S8 kernels use where the CPU has no VNNI, multiplies unsigned by
-    signed bytes and adds neighbours (0, 1), (2, 3), … in saturating 16 bits. With activations up
-    to 255 nothing saturates if ``255 * |q0 + q1| <= 32767``, so ``|q0 + q1| <= 128``. A scale of
-    at least ``|w0 + w1| / 127`` promises that: rounding moves the sum by at most 1. Weights of
-    opposite sign need no care, their sum being smaller than the larger of them.
-
-    Args:
-        rows: ``[channels, K]``, K in the order in which the kernel walks it.
-    """
-    even = rows.shape[1] // 2 * 2
-    sums = np.abs(rows[:, 0:even:2].astype(np.float64) + rows[:, 1:even:2])
-    return np.asarray(sums.max(axis=1, initial=0.0))

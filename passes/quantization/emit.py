@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from ..base import Array
 from ..graph import Names, add_initializer, constant, is_op, take_over
-from .arithmetic import Affine, quantize_bias, quantize_weight, worst_pairs
+from .arithmetic import Affine, quantize_bias, quantize_weight
 from .kernels import READS_SHAPE, Kernel, sole_reader
 from .placement import Plan
+from .saturation import keep_from_saturating
 
 
 @dataclass
@@ -117,14 +118,11 @@ class Emitter:
         if kernel.bias_add is not None:
             old[1] = next(value for value in kernel.bias_add.inputs if constant(value) is not None)
 
-        pairs = _pairs(kernel, weight) if self.avoid_saturation else None
-        quantized = quantize_weight(
-            weight, kernel.axis, pairs=pairs, bias=kernel.bias, input_scale=input_scale
-        )
+        quantized = quantize_weight(weight, kernel.axis, bias=kernel.bias, input_scale=input_scale)
         self.channels += quantized.scale.size
-        if pairs is not None:
-            others = tuple(axis for axis in range(weight.ndim) if axis != kernel.axis)
-            self.shrunk += int(np.count_nonzero(pairs > np.abs(weight).max(axis=others)))
+        if self.avoid_saturation:
+            quantized, shrunk = keep_from_saturating(node, weight, quantized)
+            self.shrunk += shrunk
         name = old[0].name if old[0] is not None else None
         inputs = [
             self._constant(f"{name}.quantized", quantized.values),
@@ -217,19 +215,3 @@ class Emitter:
             self._graph.remove(producer, safe=True)
         elif value.name is not None and value.name in self._graph.initializers:
             del self._graph.initializers[value.name]
-
-
-def _pairs(kernel: Kernel, weight: Array) -> Array | None:
-    """The worst neighbours of each channel, in the order in which ONNX Runtime walks them.
-
-    That is height, width, channel for ``Conv``, and the rows for ``MatMul`` and ``Gemm``. The
-    depthwise kernels multiply in 32 bits.
-    """
-    if is_op(kernel.node, "Conv"):
-        if kernel.node.attributes.get_int("group", 1) == weight.shape[0] and weight.shape[1] == 1:
-            return None
-        return worst_pairs(np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1))
-    if kernel.axis is None:
-        columns = np.swapaxes(weight, -1, -2)
-        return np.asarray(worst_pairs(columns.reshape(-1, columns.shape[-1])).max())
-    return worst_pairs(weight if kernel.axis == 0 else weight.T)

@@ -20,12 +20,10 @@ from .emit import Emitter
 from .kernels import WEIGHTED
 from .observers import observe_ranges
 from .placement import Plan, find_plan, matches
+from .saturation import can_saturate
 
 OPSET = 13
 """The first opset whose ``DequantizeLinear`` takes one scale per channel."""
-
-NO_SATURATION = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-"""CPU features with which U8S8 kernels add up in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,9 @@ class InsertQDQ(Pass):
       least to its greatest value.
     - ``samples``: how many samples to read at most; 0 for all.
     - ``saturation``: CPUs without VNNI add neighbouring products in 16 bits, which overflow
-      silently. ``avoid`` scales each output channel so far down that no pair of its weights can;
-      ``ignore`` keeps the full range; ``auto`` avoids it unless the target is known to have VNNI.
+      silently. ``avoid`` finds the output channels that can, and rounds and scales their weights so
+      that no pair does, no further than that takes; ``ignore`` keeps the full range; ``auto``
+      avoids it unless the target's CPU is known to have VNNI, AMX or Arm's dot products.
     - ``include``, ``exclude``: names of nodes or of their outputs, or operators, ``*`` for
       anything. Only what ``include`` fits is quantized, if it is given; never what ``exclude``
       fits.
@@ -141,7 +140,7 @@ class InsertQDQ(Pass):
 
     def _avoids_saturation(self, target: Target) -> bool:
         if self.saturation == "auto":
-            return target.name == "portable" or not target.features & NO_SATURATION
+            return can_saturate(target)
         return self.saturation == "avoid"
 
     def _unwanted(self, node: ir.Node) -> str:

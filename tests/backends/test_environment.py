@@ -13,6 +13,7 @@ import pytest
 
 from onnxpress.backends import environment as module
 from onnxpress.backends.environment import FEATURES, advice, detect_target, environment
+from onnxpress.backends.errors import UsageError
 from onnxpress.backends.probe import KernelSpeed, kernel_speeds, u8s8_saturates
 from onnxpress.backends.targets import Target
 
@@ -45,6 +46,34 @@ def test_targets_know_the_cpu_unless_they_are_portable() -> None:
     assert detect_target("cpu") == Target("cpu", features)
     assert detect_target("cuda") == Target("cuda", features)
     assert detect_target("portable") == Target("portable", frozenset())
+
+
+@pytest.mark.parametrize(
+    ("name", "has", "lacks"),
+    [
+        ("cpu:haswell", "avx2", "avx512_vnni"),
+        ("cpu:zen4", "avx512_vnni", "amx_int8"),
+        ("cpu:sapphirerapids", "amx_int8", "asimd"),
+        ("cpu:neoverse_n1", "asimddp", "avx2"),
+        ("cpu:aarch64", "asimd", "avx2"),
+    ],
+)
+def test_targets_may_be_other_cpus(name: str, has: str, lacks: str) -> None:
+    target = detect_target(name)
+
+    assert target.name == "cpu"
+    assert has in target.features
+    assert lacks not in target.features
+
+
+def test_a_target_may_be_any_cpu() -> None:
+    assert detect_target("cpu:portable") == Target("cpu", frozenset())
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:haswell", "cpu:", "cpu:haswel", ""])
+def test_targets_that_are_not_known(name: str) -> None:
+    with pytest.raises(UsageError, match=r"there is no target|archspec knows no CPU"):
+        detect_target(name)
 
 
 def machine(*features: str, **changes: Any) -> dict[str, Any]:

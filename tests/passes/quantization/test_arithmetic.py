@@ -2,18 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from onnxpress.passes.quantization.arithmetic import (
-    INT16_MAX,
     QMAX,
     Range,
     affine,
     quantize_bias,
     quantize_weight,
-    worst_pairs,
 )
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
@@ -61,29 +59,6 @@ def test_a_weight_is_off_by_half_a_step_at_most(weight: np.ndarray) -> None:
     assert quantized.values.dtype == np.int8
     assert np.abs(steps - quantized.values).max() <= 0.5 + 1e-4
     assert quantized.values.min() >= -127
-
-
-@settings(max_examples=300)
-@given(WEIGHTS)
-def test_no_pair_saturates_when_saturation_is_avoided(weight: np.ndarray) -> None:
-    quantized = quantize_weight(weight, 0, pairs=worst_pairs(weight), input_scale=np.float32(1))
-
-    assert (QMAX * worst_pairs(quantized.values) <= INT16_MAX).all()
-
-
-def test_only_what_saturates_is_shrunk() -> None:
-    weight = np.array([[1, 1, 0.5, 0.5], [1, -1, 1, 0], [1, 0, 0, 1]], np.float32)
-
-    plain = quantize_weight(weight, 0, input_scale=np.float32(1))
-    safe = quantize_weight(weight, 0, pairs=worst_pairs(weight), input_scale=np.float32(1))
-
-    np.testing.assert_allclose(safe.scale / plain.scale, [2, 1, 1], rtol=1e-6)
-    assert (QMAX * worst_pairs(plain.values) > INT16_MAX).tolist() == [True, False, False]
-
-
-def test_pairs_are_neighbours_and_an_odd_one_is_alone() -> None:
-    assert worst_pairs(np.array([[1, 2, 4, -8, 16]], np.float32)).tolist() == [4]
-    assert worst_pairs(np.array([[7]], np.float32)).tolist() == [0]
 
 
 @given(WEIGHTS, SCALES, st.data())
