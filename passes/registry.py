@@ -31,6 +31,7 @@ _BUILTIN: dict[str, str] = {
     "simplify-indexing": ".lossless.simplify_indexing:SimplifyIndexing",
     "fuse-attention": ".lossless.fuse_attention:FuseAttention",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
+    "stack-members": ".ensembles.stack_members:StackMembers",
     "insert-qdq": ".quantization.insert_qdq:InsertQDQ",
     "prune-channels": ".pruning.prune_channels:PruneChannels",
 }
