@@ -150,6 +150,14 @@ Reports = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Provenance = Annotated[
+    bool,
+    typer.Option(
+        "--provenance",
+        help="Write into the result's metadata what was done, and the SHA-256 of the input.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Force = Annotated[
     bool,
     typer.Option("--force", help="Allow writing over the input.", rich_help_panel=OUTPUT),

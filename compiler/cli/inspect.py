@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import typer
+
 from . import common, terminal
 
 
 def inspect(
     model: common.Model,
     dim: common.Dims = None,
+    security: Annotated[
+        bool,
+        typer.Option(
+            "--security",
+            help="Also say what to know before the model is trusted: hashes, custom operators, "
+            "weights that are no numbers, endless loops, tensors that take all memory.",
+            rich_help_panel=common.MEASURING,
+        ),
+    ] = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
     verbose: Annotated[bool, common.verbose("opsets and metadata")] = False,
@@ -23,6 +34,7 @@ def inspect(
     Examples:
         onnxpress inspect model.onnx
         onnxpress inspect model.onnx --dim batch=8
+        onnxpress inspect model.onnx --security
     """
     del debug
     volume = common.volume(quiet, verbose)
@@ -36,6 +48,11 @@ def inspect(
         read = load(model)
         progress("counting", 0, None)
         facts = facts_of(read, model, dims=dims)
+        if security:
+            from ..security import screen
+
+            progress("screening", 0, None)
+            facts["security"] = screen(read, model)
     if json:
         terminal.print_json(facts)
         return

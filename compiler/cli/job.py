@@ -53,6 +53,7 @@ class Job:
     budget: float | None = None
     seed: int | None = None
     reports: tuple[Path, ...] = ()
+    provenance: bool = False
     strict: bool = False
     reproduce: Path | None = None
     json: bool = False

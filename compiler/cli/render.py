@@ -209,6 +209,27 @@ def facts(console: Console, found: dict[str, Any], *, verbose: bool = False) -> 
         rows.append(("opsets", escape(", ".join(opsets))))
         rows += [("metadata", escape(f"{k}: {v}")) for k, v in found["metadata"].items()]
     console.print(terminal.facts(rows))
+    if "security" in found:
+        console.print()
+        console.print(_security(found["security"]))
+
+
+def _security(found: dict[str, Any]) -> RenderableType:
+    rows: list[tuple[str, RenderableType]] = [
+        ("sha256", f"{digest}  {escape(name)}") for name, digest in found["sha256"].items()
+    ]
+    rows += [("provenance", escape(f"{key}: {text}")) for key, text in found["provenance"].items()]
+    styles = {"high": "bold red", "medium": "yellow", "low": "dim"}
+    rows += [
+        (
+            f"[{styles[one['severity']]}]{one['severity']}[/]",
+            escape(f"{one['what']}: {one['where']}\n{one['advice']}"),
+        )
+        for one in found["findings"]
+    ]
+    if not found["findings"]:
+        rows.append(("findings", "[green]none[/]"))
+    return terminal.facts(rows)
 
 
 def _value_text(value: dict[str, Any]) -> str:

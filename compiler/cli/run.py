@@ -18,6 +18,7 @@ from ..compile import Outcome, compile_model, compression
 from ..ensemble import merge_models
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, choose, parse
+from ..provenance import stamp
 from ..recipe import Recipe, read_recipe
 from ..records import Progress
 from ..report import Report
@@ -157,6 +158,8 @@ def finish(outcome: Outcome, job: Job) -> None:
     report.input = ", ".join(map(str, job.models))
     report.output = str(job.output)
     before = _bytes(job.models)
+    if job.provenance:
+        stamp(outcome.model, report, [file for path in job.models for file in files_of(path)])
     save(outcome.model, job.output, protect=job.models, force=job.force)
     file = session_path(job.output)
     if outcome.session is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -395,3 +396,23 @@ def test_a_fraction_that_cannot_be_reached_is_an_error(
     assert done.code == 6, done
     assert "prune-channels did not work" in done.err
     assert not Path("p.onnx").exists()
+
+
+def test_provenance_is_stamped_on_demand_and_shown(onnxpress: Command, models: Path) -> None:
+    model = models / "mnist_resnet.onnx"
+    for name in ("a.onnx", "b.onnx"):
+        done = onnxpress("optimize", model, "-o", name, "-O", "1", "--no-time", "--provenance")
+        assert done.code == 0, done
+    assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
+    security = onnxpress("inspect", "a.onnx", "--security", "--json").json["security"]
+    told = security["provenance"]
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    assert json.loads(told["inputs"]) == {"mnist_resnet.onnx": digest}
+    assert told["verified"] == "ok"
+    assert "fold-affine" in told["passes"]
+    assert security["findings"] == []
+    shown = onnxpress("inspect", "a.onnx", "--security").out
+    assert "sha256" in shown
+    assert "findings" in shown
+    plain = onnxpress("inspect", model, "--json").json
+    assert "security" not in plain
