@@ -33,6 +33,7 @@ _BUILTIN: dict[str, str] = {
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
     "stack-members": ".ensembles.stack_members:StackMembers",
     "insert-qdq": ".quantization.insert_qdq:InsertQDQ",
+    "refit": ".quantization.refit:Refit",
     "prune-channels": ".pruning.prune_channels:PruneChannels",
 }
 """Built-in passes, loaded one at a time: a pipeline of one pass imports that pass only."""

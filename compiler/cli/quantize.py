@@ -11,7 +11,7 @@ from .help import one_of
 from .job import Job, start
 
 Scheme: TypeAlias = Literal["int8"]
-Method: TypeAlias = Literal["minmax"]
+Method: TypeAlias = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 
 
 def quantize(
@@ -35,6 +35,14 @@ def quantize(
             rich_help_panel=common.REWRITING,
         ),
     ] = "minmax",
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Fit the integer weights to the float model, layer by layer (default).",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = True,
     target: common.TargetOption = None,
     level: common.Level = None,
     data: common.DataOption = None,
@@ -56,17 +64,18 @@ def quantize(
     """Run MODEL on 8-bit integers wherever the target has kernels for that.
 
     Optimizes first, as `onnxpress optimize` does. Needs --data: a few hundred unlabelled samples,
-    which only find the ranges of activations.
+    which find the ranges of activations and what the integer weights are fitted to.
 
     Examples:
         onnxpress quantize model.onnx -o model.int8.onnx --data samples.npz
     """
     del debug
+    fitted = ",refit" if refit else ""
     start(
         Job(
             models=(model,),
             output=output,
-            extra=f"fold-batch-norm,insert-qdq{{scheme={scheme},method={method}}}",
+            extra=f"fold-batch-norm,insert-qdq{{scheme={scheme},method={method}}}{fitted}",
             data=data,
             target=target,
             level=level,

@@ -16,6 +16,10 @@ from .kernels import READS_SHAPE, Kernel, sole_reader
 from .placement import Plan
 from .saturation import keep_from_saturating
 
+FLOAT = "onnxpress.float"
+"""Under this name a dequantized constant remembers in ``meta`` what it was before rounding, for the
+passes that look for better integers. Files do not hold it."""
+
 
 @dataclass
 class Emitter:
@@ -130,6 +134,7 @@ class Emitter:
             self._constant(f"{name}.zero_point", np.zeros(quantized.scale.shape, np.int8)),
         ]
         parameters = [self._read_constant(node, inputs, f"{name}.dequantized", kernel.axis)]
+        parameters[0].meta[FLOAT] = weight
         if kernel.bias is not None:
             values, scale = quantize_bias(kernel.bias, input_scale, quantized.scale)
             name = old[1].name if old[1] is not None else f"{node.outputs[0].name}.bias"
@@ -138,6 +143,7 @@ class Emitter:
                 self._constant(f"{name}.scale", scale),
             ]
             parameters.append(self._read_constant(node, inputs, f"{name}.dequantized", 0))
+            parameters[1].meta[FLOAT] = kernel.bias
 
         if kernel.as_gemm:
             self._make_gemm(kernel, parameters)

@@ -18,7 +18,7 @@ from ..opsets import raise_opset, standard_version
 from .arithmetic import Range, affine
 from .emit import Emitter
 from .kernels import WEIGHTED
-from .observers import observe_ranges
+from .observers import METHODS, Calibration, observe_ranges
 from .placement import Plan, find_plan, matches
 from .saturation import can_saturate
 
@@ -38,8 +38,13 @@ class InsertQDQ(Pass):
     Options:
 
     - ``scheme``: ``int8``, the one described above.
-    - ``method``: how the range of an activation follows from the samples; ``minmax``: from its
-      least to its greatest value.
+    - ``method``: how the range of an activation follows from the samples: ``minmax`` from its
+      least to its greatest value, ``moving-average`` of those of batches, ``percentile`` without
+      the rarest values, ``entropy`` nearest in distribution, ``mse`` with the least squared error.
+      ``percent`` is what ``percentile`` keeps.
+    - ``symmetric``: ranges of both signs that reach as far below zero as above it.
+    - ``ranges``: a file that keeps the ranges found; a later run on the same model and options
+      reads them from there.
     - ``samples``: how many samples to read at most; 0 for all.
     - ``saturation``: CPUs without VNNI add neighbouring products in 16 bits, which overflow
       silently. ``avoid`` finds the output channels that can, and rounds and scales their weights so
@@ -59,6 +64,9 @@ class InsertQDQ(Pass):
 
     scheme: str = "int8"
     method: str = "minmax"
+    percent: float = 99.999
+    symmetric: bool = False
+    ranges: str = ""
     samples: int = 512
     saturation: str = "auto"
     include: tuple[str, ...] = ()
@@ -67,7 +75,7 @@ class InsertQDQ(Pass):
     def __post_init__(self) -> None:
         for option, choices in (
             ("scheme", ("int8",)),
-            ("method", ("minmax",)),
+            ("method", METHODS),
             ("saturation", ("auto", "avoid", "ignore")),
         ):
             if getattr(self, option) not in choices:
@@ -75,6 +83,7 @@ class InsertQDQ(Pass):
                     f"insert-qdq has no {option} {getattr(self, option)!r}",
                     hint=f"{option} is one of {', '.join(choices)}",
                 )
+        self._calibration()
         if self.samples < 0:
             raise UsageError(f"insert-qdq cannot read {self.samples} samples")
 
@@ -109,7 +118,9 @@ class InsertQDQ(Pass):
             add_missing_shapes(model)
             plan = find_plan(model.graph, self._unwanted, {})
             names = [value.name for value in plan.roots if value.name]
-            observed = observe_ranges(model, names, context, context.data, self.samples)
+            observed = observe_ranges(
+                model, names, context, context.data, self.samples, self._calibration()
+            )
             ranges = {value: observed.ranges[value.name or ""] for value in plan.roots}
             plan = find_plan(model.graph, self._unwanted, _unusable(ranges))
             result.details["samples"] = observed.samples
@@ -137,6 +148,9 @@ class InsertQDQ(Pass):
         emitter.write(plan)
         result.details["channels"] = emitter.channels
         result.details["channels_kept_from_saturating"] = emitter.shrunk
+
+    def _calibration(self) -> Calibration:
+        return Calibration(self.method, self.percent, self.symmetric, self.ranges)
 
     def _avoids_saturation(self, target: Target) -> bool:
         if self.saturation == "auto":

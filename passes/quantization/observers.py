@@ -1,26 +1,65 @@
 """Statistics of activations over calibration samples, streamed: none is held in memory.
 
-The statistics are computed inside the model, by nodes that a copy of it gets for the purpose, so
-that three numbers per tensor and batch leave ONNX Runtime, whatever the size of the tensors.
+Least and greatest values are computed inside the model, by nodes that a copy of it gets for the
+purpose, so that three numbers per tensor and batch leave ONNX Runtime, whatever the size of the
+tensors. Histograms take a second reading of the samples, one at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from ...backends.base import Feeds, SessionConfig
 from ...backends.data import Data
-from ...backends.errors import DataError
-from ..base import Context
+from ...backends.errors import DataError, UsageError
+from ..base import Array, Context
 from ..graph import Names
 from .arithmetic import Range
+from .range_choice import BINS, Histogram, least_divergence, least_error, percentile
+from .range_file import fingerprint, read_ranges, write_ranges
 
 BATCH = 8
 """Samples in one run, where the model leaves the choice."""
+
+MOMENTUM = 0.9
+"""How much of a moving average stays from one batch to the next."""
+
+METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the range of an activation follows from the samples.
+
+    Attributes:
+        method: ``minmax`` from its least to its greatest value; ``moving-average`` of the least and
+            the greatest value of each batch; ``percentile`` leaves the rarest values out;
+            ``entropy`` keeps the distribution nearest to what it was; ``mse`` makes the squared
+            error of rounding and clipping least.
+        percent: The part of the values that ``percentile`` holds.
+        symmetric: Make a range that holds both signs reach as far below zero as above it. Others
+            stay: behind a ``Relu`` half of the steps would be lost, and the fusion with it.
+        file: Where ranges are kept from run to run; empty for nowhere.
+    """
+
+    method: str = "minmax"
+    percent: float = 99.999
+    symmetric: bool = False
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(
+                f"there is no calibration method {self.method!r}",
+                hint=f"it is one of {', '.join(METHODS)}",
+            )
+        if not 50 < self.percent <= 100:
+            raise UsageError(f"a percentile of {self.percent} is not above 50 and up to 100")
 
 
 @dataclass(frozen=True)
@@ -32,9 +71,14 @@ class Observed:
 
 
 def observe_ranges(
-    model: ir.Model, tensors: Iterable[str], context: Context, data: Data, samples: int
+    model: ir.Model,
+    tensors: Iterable[str],
+    context: Context,
+    data: Data,
+    samples: int,
+    how: Calibration = Calibration(),
 ) -> Observed:
-    """The least and the greatest value of each of ``tensors`` over at most ``samples`` samples.
+    """The range of each of ``tensors`` over at most ``samples`` samples.
 
     A tensor that was always empty keeps the empty range.
 
@@ -44,13 +88,32 @@ def observe_ranges(
         context: Runs the model.
         data: The samples.
         samples: How many samples to read; 0 for all.
+        how: How the ranges follow from the samples.
 
     Raises:
         DataError: There are no samples, they lack an input of the model, or they bring a tensor
-            to infinity or NaN.
+            to infinity or NaN; or the file of ranges is none.
+        OutputError: The file of ranges cannot be written.
         BackendError: The model cannot be loaded, or not be run on the samples.
     """
     names = list(tensors)
+    path, key = Path(how.file), ""
+    if how.file:
+        key = fingerprint(model, f"{how.method} {how.percent} {samples}")
+        if (stored := read_ranges(path, key, names)) is not None:
+            return Observed(_symmetric(stored[0], how), stored[1])
+    observed = _extremes(model, names, context, data, samples, how)
+    if how.method in {"percentile", "entropy", "mse"}:
+        observed = _cut(model, observed, context, data, samples, how)
+    if how.file:
+        write_ranges(path, key, observed.ranges, observed.samples)
+    return Observed(_symmetric(observed.ranges, how), observed.samples)
+
+
+def _extremes(
+    model: ir.Model, names: list[str], context: Context, data: Data, samples: int, how: Calibration
+) -> Observed:
+    """The least and the greatest values, or moving averages of those of batches."""
     clone = model.clone()
     statistics = _add_statistics(clone, names)
     asked = [output for triple in statistics for output in triple]
@@ -58,7 +121,7 @@ def observe_ranges(
 
     ranges = dict.fromkeys(names, Range())
     seen = 0
-    for feeds, count in _batches(model, data, samples):
+    for feeds, count in _batches(model, data, samples, BATCH):
         answers = session.run(feeds)
         for name, (low, high, sound) in zip(names, statistics, strict=True):
             if answers[sound] != 0:
@@ -67,12 +130,77 @@ def observe_ranges(
                     f"{seen} to {seen + count - 1}",
                     hint="does the float model give sensible answers on these samples?",
                 )
-            ranges[name] = ranges[name].joined(float(answers[low]), float(answers[high]))
+            new = Range(float(answers[low]), float(answers[high]))
+            averaged = how.method == "moving-average"
+            ranges[name] = _joined(ranges[name], new, averaged=averaged)
         seen += count
         context.progress("calibrate", seen, samples or None)
     if not seen:
         raise DataError("there is no calibration sample that fits the model")
     return Observed(ranges, seen)
+
+
+def _joined(old: Range, new: Range, *, averaged: bool) -> Range:
+    if not averaged or old.low > old.high:
+        return old.joined(new.low, new.high)
+    if new.low > new.high:
+        return old
+    return Range(
+        MOMENTUM * old.low + (1 - MOMENTUM) * new.low,
+        MOMENTUM * old.high + (1 - MOMENTUM) * new.high,
+    )
+
+
+def _cut(
+    model: ir.Model,
+    observed: Observed,
+    context: Context,
+    data: Data,
+    samples: int,
+    how: Calibration,
+) -> Observed:
+    """The ranges cut to where the method wants them, by histograms of a second reading."""
+    wide = {name: seen for name, seen in observed.ranges.items() if seen.low < seen.high}
+    if not wide:
+        return observed
+    counts = {name: np.zeros(BINS, np.int64) for name in wide}
+    zeros = dict.fromkeys(wide, 0)
+    session = context.sessions(model, SessionConfig(), list(wide))
+    done = 0
+    for feeds, count in _batches(model, data, samples, 1):
+        for name, answer in session.run(feeds).items():
+            counts[name] += _counted(answer, wide[name])
+            zeros[name] += int(answer.size - np.count_nonzero(answer))
+        done += count
+        context.progress("count", done, samples or None)
+    chosen = {
+        name: _choose(Histogram(seen, counts[name], zeros[name]), how)
+        for name, seen in wide.items()
+    }
+    return Observed({**observed.ranges, **chosen}, observed.samples)
+
+
+def _counted(answer: Array, seen: Range) -> Array:
+    """How many elements of ``answer`` lie in each part of ``seen``."""
+    scale = BINS / (seen.high - seen.low)
+    places = ((answer.reshape(-1).astype(np.float64) - seen.low) * scale).astype(np.int64)
+    return np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS)
+
+
+def _choose(histogram: Histogram, how: Calibration) -> Range:
+    if how.method == "percentile":
+        return percentile(histogram, how.percent)
+    return least_error(histogram) if how.method == "mse" else least_divergence(histogram)
+
+
+def _symmetric(ranges: dict[str, Range], how: Calibration) -> dict[str, Range]:
+    if not how.symmetric:
+        return ranges
+    found = {}
+    for name, seen in ranges.items():
+        reach = max(-seen.low, seen.high)
+        found[name] = Range(-reach, reach) if seen.low < 0 <= seen.high else seen
+    return found
 
 
 def _add_statistics(model: ir.Model, tensors: list[str]) -> list[tuple[str, str, str]]:
@@ -107,14 +235,14 @@ def _outputs(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _batches(model: ir.Model, data: Data, samples: int) -> Iterator[tuple[Feeds, int]]:
+def _batches(model: ir.Model, data: Data, samples: int, most: int) -> Iterator[tuple[Feeds, int]]:
     """Feeds with what ``model`` wants and no more, and the number of samples in each.
 
     A model with a fixed batch gets whole batches only.
     """
     wanted = {v.name: v for v in model.graph.inputs if v.name and not v.is_initializer()}
     fixed = {name: size for name, value in wanted.items() if (size := _fixed_batch(value))}
-    size = next(iter(fixed.values()), min(BATCH, samples or BATCH))
+    size = next(iter(fixed.values()), min(most, samples or most))
     seen = 0
     for feeds in data.batches(size):
         if missing := [name for name in wanted if name not in feeds]:

@@ -1,15 +1,20 @@
 """Ranges of activations: the right numbers, streamed, and a clear word on bad samples."""
 
 import re
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxpress.backends.errors import DataError
+from onnxpress.backends.base import Feeds
+from onnxpress.backends.errors import DataError, UsageError
 from onnxpress.passes.base import Array, Context
 from onnxpress.passes.quantization.arithmetic import Range
-from onnxpress.passes.quantization.observers import Observed, observe_ranges
+from onnxpress.passes.quantization.observers import METHODS, Calibration, Observed, observe_ranges
 
 MODEL = """
 <ir_version: 8, opset_import: ["" : 13]>
@@ -126,3 +131,81 @@ def test_progress_is_told() -> None:
     observe_ranges(ir.from_onnx_text(MODEL), ["x"], context, data, 16)
 
     assert told == [("calibrate", 8, 16), ("calibrate", 16, 16)]
+
+
+class Endless:
+    """Samples that are made when they are asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def batches(self, size: int) -> Iterator[Feeds]:
+        rng = np.random.default_rng(0)
+        for _ in range(0, self.count, size):
+            yield {"x": rng.normal(size=(size, 4)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_4096_samples_take_no_more_memory_than_64(method: str) -> None:
+    peaks = []
+    for count in (64, 64, 4096):  # the first pays for what is imported
+        data, model = Endless(count), ir.from_onnx_text(MODEL)
+        tracemalloc.start()
+        seen = observe_ranges(model, ["x", "h"], Context(data=data), data, 0, Calibration(method))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert seen.samples == count
+
+    assert peaks[2] < 1.2 * peaks[1] + 50_000
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_stays_within_what_was_seen(method: str) -> None:
+    data, model = Endless(64), ir.from_onnx_text(MODEL)
+
+    def ranges(how: str) -> dict[str, Range]:
+        return observe_ranges(
+            model, ["x", "h"], Context(data=data), data, 0, Calibration(how)
+        ).ranges
+
+    whole, cut = ranges("minmax"), ranges(method)
+
+    assert cut == ranges(method)
+    for name in ("x", "h"):
+        assert min(whole[name].low, 0) <= cut[name].low <= cut[name].high <= whole[name].high
+    assert method != "minmax" or cut == whole
+
+
+def test_symmetric_ranges_reach_as_far_down_as_up(samples: type) -> None:
+    data = samples({"x": np.array([[-1, 0, 2, 3]], np.float32)})
+    model = ir.from_onnx_text(MODEL)
+
+    found = observe_ranges(
+        model, ["x", "h"], Context(data=data), data, 0, Calibration(symmetric=True)
+    )
+
+    assert found.ranges["x"] == Range(-3, 3)
+    assert found.ranges["h"].low > 0
+
+
+def test_ranges_are_read_from_a_file_that_fits(samples: type, tmp_path: Path) -> None:
+    path = tmp_path / "ranges.json"
+    model = ir.from_onnx_text(MODEL)
+
+    def ranges(x: list[float], **options: Any) -> Range:
+        data = samples({"x": np.array([x], np.float32)})
+        how = Calibration(file=str(path), **options)
+        return observe_ranges(model, ["x"], Context(data=data), data, 0, how).ranges["x"]
+
+    assert ranges([1, 2, 3, 4]) == Range(1, 4)
+    assert ranges([5, 5, 5, 5]) == Range(1, 4)
+    assert ranges([5, 5, 5, 6], method="mse") != Range(1, 4)
+    path.write_text("{}")
+    with pytest.raises(DataError, match="holds no ranges"):
+        ranges([1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("options", [{"method": "guess"}, {"percent": 10}, {"percent": 101}])
+def test_bad_calibrations_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Calibration(**options)

@@ -1,0 +1,331 @@
+"""Fit quantized layers to what the float model computes, and choose their integers together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from ...backends.data import Data
+from ...backends.errors import DataError, UsageError
+from ..base import Array, Context, Contract, Pass, Result
+from ..errors import PassError
+from ..graph import Names, constant
+from ..pruning.layers import ConvLayer, Layer, layer_of
+from ..pruning.least_squares import Moments, best_ridge
+from ..pruning.replay import Replay
+from .arithmetic import ACCUMULATOR_LIMIT, SMALLEST_SCALE, WMAX
+from .quantized import QuantizedLayer, float_twin, quantized_layers
+from .rounding import Feedback, Grid, error, improved, nearest
+
+INPUTS = 4608
+"""A layer with more inputs is left as it is: choosing its integers takes minutes."""
+
+RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""Penalties on moving the float weights, to choose from by rows held out."""
+
+MANY = 2048
+"""Layers with more inputs take :data:`RIDGE`, where one solution takes seconds."""
+
+RIDGE = 1e-2
+
+HELD = 4
+"""One of so many rows of each batch is held out."""
+
+SMALLER = (1.0, 0.93, 0.86)
+"""Steps to try besides the least that holds all weights: they clip the largest."""
+
+TINY = 1e-30
+TINY32 = float(np.finfo(np.float32).tiny)
+PAIR = 128
+"""The sum of two integers that never saturates; see :func:`~.arithmetic.worst_pairs`."""
+
+
+@dataclass(frozen=True)
+class Refit(Pass):
+    """Fit the weights of quantized layers to the float model, layer by layer, on samples.
+
+    Works on what ``insert-qdq`` left in the same run. For each quantized ``Conv``, ``Gemm`` and
+    ``MatMul``, in order, with inputs ``a`` as the quantized model computes them and results ``y``
+    as the float model does, it looks for the integers ``q``, steps ``s`` and bias ``b`` that
+    minimize ``sum |a (q s) + b - y|^2``:
+
+    1. the float weights that minimize it, by ridge least squares towards the weights there were.
+       They make up for what earlier layers lost;
+    2. integers near those, chosen together so that errors cancel where inputs go together, not each
+       rounded to its nearest (:mod:`.rounding`);
+    3. the step of each output, of a few, with which that leaves the least error;
+    4. the bias that leaves no mean error.
+
+    Nothing is slower afterwards and the file is no larger: only constants change. Sums of
+    neighbouring integers that could not saturate before cannot afterwards. Layers without known
+    float weights or with more than 4,608 inputs stay as they are.
+
+    Options:
+
+    - ``weights``: fit the float weights first; without it only rounding and biases change.
+    - ``round``: ``learned`` is 2; ``nearest`` rounds each weight by itself.
+    - ``samples``: how many samples to read at most; 0 for all.
+    """
+
+    name: ClassVar[str] = "refit"
+    contract: ClassVar[Contract] = Contract(
+        exact=False, changes="moves quantized weights and biases", min_sqnr_db=6.0
+    )
+    needs_data: ClassVar[bool] = True
+    summary: ClassVar[str] = "Fit quantized weights to the float model, layer by layer"
+
+    weights: bool = True
+    round: str = "learned"
+    samples: int = 256
+
+    def __post_init__(self) -> None:
+        if self.round not in {"learned", "nearest"}:
+            raise UsageError(
+                f"refit has no round {self.round!r}", hint="round is one of learned, nearest"
+            )
+        if self.samples < 0:
+            raise UsageError(f"refit cannot read {self.samples} samples")
+
+    def rewrite(self, model: ir.Model, context: Context) -> Result:
+        """Fit the quantized layers of the main graph.
+
+        Raises:
+            PassError: There is no data.
+            DataError: There are no samples, or they do not fit the model.
+            BackendError: The model does not run.
+        """
+        result = Result(model)
+        if context.data is None:
+            raise PassError("refit needs samples", hint="give some with --data")
+        layers, declined = quantized_layers(model.graph)
+        for node, reason in declined.items():
+            result.decline(node, because=reason)
+        if not layers:
+            return result
+        fitter = _Fitter(model, context, context.data, self)
+        errors: dict[str, list[float]] = {}
+        for done, layer in enumerate(layers):
+            context.progress("fit", done, len(layers))
+            found = fitter.fit(layer)
+            if isinstance(found, str):
+                result.decline(layer.node, because=found)
+            else:
+                errors[layer.name] = found
+                result.rewrote(layer.node)
+        context.progress("fit", len(layers), len(layers))
+        result.details["error_before_and_after"] = errors
+        return result
+
+
+class _Fitter:
+    """Fits one layer after the other of one model."""
+
+    def __init__(self, model: ir.Model, context: Context, data: Data, options: Refit) -> None:
+        twin = float_twin(model)
+        self._options = options
+        self._seed = context.seed
+        self._names = Names(model)
+        self._twins = {node.outputs[0].name: node for node in twin.graph}
+        self._quantized = Replay(model, data, options.samples, context)
+        self._float = Replay(twin, data, options.samples, context)
+
+    def fit(self, layer: QuantizedLayer) -> list[float] | str:
+        """The unexplained part of the variance before and after, or why ``layer`` stays."""
+        twin = layer_of(self._twins[layer.name])
+        if isinstance(twin, str):
+            return f"it is not fitted: {twin}"
+        prior = twin.weight().astype(np.float64)
+        if prior.shape[1] > INPUTS:
+            return f"it is not fitted: {prior.shape[1]:,} inputs are too many"
+        known, held = self._moments(layer, twin)
+        moments = known if held is None else known + held
+        if not all(np.isfinite(one).all() for one in (moments.gram, moments.cross, moments.power)):
+            return "it is not fitted: the samples bring infinity or NaN"
+        wanted = prior
+        if self._options.weights:
+            penalty = RIDGE
+            if held is not None and prior.shape[1] <= MANY:
+                penalty = best_ridge(known, held, prior, RIDGES)
+            wanted = moments.solve(penalty, prior).weight
+        return self._write(layer, twin, wanted, moments)
+
+    def _moments(self, layer: QuantizedLayer, twin: Layer) -> tuple[Moments, Moments | None]:
+        rng = np.random.default_rng(self._seed)
+        known: Moments | None = None
+        held: Moments | None = None
+        inputs, results = (
+            self._quantized.batches(layer.input),
+            self._float.batches(twin.node.outputs[0]),
+        )
+        for x, y in zip(inputs, results, strict=True):
+            rows = twin.choose(y, rng)
+            a, wanted = twin.inputs(x, rows), twin.results(y, rows)
+            cut = a.shape[1] - a.shape[1] // HELD
+            centred = layer.bias is not None
+            known = _added(known, a[:, :cut], wanted[:, :cut], centred=centred)
+            held = _added(held, a[:, cut:], wanted[:, cut:], centred=centred)
+        if known is None:
+            raise DataError("there is no sample to fit the quantized model to")
+        return known, held
+
+    def _write(
+        self, layer: QuantizedLayer, twin: Layer, wanted: Array, moments: Moments
+    ) -> list[float] | str:
+        shape = wanted.shape[0], 1, wanted.shape[2]
+        old = _matrices(layer.integers, layer, twin)
+        scale = np.broadcast_to(layer.scale.astype(np.float64).reshape(-1), wanted[:, 0].size)
+        scale = scale.reshape(shape)
+        limits = _limits(old, partner := _partners(twin, old.shape[1]))
+        floor = np.broadcast_to(_floor(layer, moments, wanted), shape)
+        new, steps = old.copy(), scale.copy()
+        for group, weight in enumerate(wanted):
+            gram = _shrunk(moments.gram[group], moments.rows)
+            found = self._choose(
+                weight.T,
+                gram,
+                Grid(scale[group, 0], WMAX, partner, limits[group]),
+                floor[group, 0],
+                one_step=layer.scale.ndim == 0,
+            )
+            new[group], steps[group, 0] = found[0].T, found[1]
+        before, after = (_unexplained(q * s, moments) for q, s in ((old, scale), (new, steps)))
+        if after > before:
+            new, steps, after = old, scale, before
+        bias = (moments.target - moments.input @ (new * steps)).reshape(-1)
+        if (
+            np.abs(bias) > 2 * ACCUMULATOR_LIMIT * float(layer.input_scale) * steps.reshape(-1)
+        ).any():
+            return "it is not fitted: its bias would not fit 32 bits"
+        kept = steps.reshape(-1)[: layer.scale.size].reshape(layer.scale.shape).astype(np.float32)
+        integers = np.rint(twin.stored(new)).astype(np.int8)
+        layer.write(integers, kept, bias if layer.bias is not None else None, self._names)
+        return [before, after]
+
+    def _choose(
+        self, weight: Array, gram: Array, grid: Grid, floor: Array, *, one_step: bool
+    ) -> tuple[Array, Array]:
+        """The best integers ``[output, input]`` for ``weight`` and the step of each output."""
+        learned = self._options.round == "learned"
+        feedback = Feedback.of(gram) if learned else None
+        best = np.zeros_like(weight)
+        least, steps = np.full(len(weight), np.inf), grid.scale.copy()
+        for candidate in _candidates(weight, grid, floor, one_step):
+            tried = replace(grid, scale=candidate)
+            integers = feedback.round(weight, tried) if feedback else nearest(weight, tried)
+            off = error(integers, weight, gram, tried)
+            better = off < least
+            best[better], least[better] = integers[better], off[better]
+            steps[better] = candidate[better]
+        if learned:
+            best = improved(best, weight, gram, replace(grid, scale=steps))
+        return best, steps
+
+
+def _shrunk(gram: Array, rows: int) -> Array:
+    """``gram`` drawn towards its diagonal where few rows tell how inputs go together.
+
+    Few rows leave directions in which nothing seems to matter, and errors would gather there.
+    """
+    size = len(gram)
+    share = size / (size + rows)
+    diagonal = np.diag(gram)
+    shrunk = (1 - share) * gram
+    shrunk[np.diag_indices(size)] = diagonal + TINY + 1e-6 * diagonal.mean()
+    return np.asarray(shrunk)
+
+
+def _candidates(weight: Array, grid: Grid, floor: Array, one_step: bool) -> Iterator[Array]:
+    """Steps to try, one per output: those there are, those that just hold all, and finer ones."""
+    yield grid.scale
+    if one_step:
+        return
+    largest = np.abs(weight).max(axis=1) / WMAX
+    largest = np.where(largest > 0, largest, grid.scale)
+    first = np.flatnonzero(grid.partner > np.arange(len(grid.partner)))
+    sums = np.abs(weight[:, first] + weight[:, grid.partner[first]]).max(axis=1, initial=0.0)
+    held = np.maximum(largest, sums / (grid.most - 1))
+    yield _float32(np.maximum(held, floor))
+    if len(grid.partner) <= MANY:
+        for factor in SMALLER:
+            yield _float32(np.maximum(factor * largest, floor))
+
+
+def _float32(steps: Array) -> Array:
+    return np.asarray(steps.astype(np.float32).astype(np.float64))
+
+
+def _matrices(stored: Array, layer: QuantizedLayer, twin: Layer) -> Array:
+    """``stored`` as ``twin`` sees its weight: ``[group, input, output]``."""
+    if isinstance(twin, ConvLayer):
+        groups = layer.node.attributes.get_int("group", 1)
+        shaped = stored.reshape(groups, len(stored) // groups, -1).swapaxes(1, 2)
+    else:
+        shaped = (stored.T if twin.axes == (1, 0) else stored)[np.newaxis]
+    return shaped.astype(np.float64)
+
+
+def _partners(twin: Layer, inputs: int) -> Array:
+    """For each input the one that a kernel may add to it in 16 bits, in the order it walks them.
+
+    That is height, width, channel for ``Conv``; depthwise kernels add nothing in 16 bits.
+    """
+    partner = np.full(inputs, -1)
+    order = np.arange(inputs)
+    if isinstance(twin, ConvLayer):
+        weight = constant(twin.node.inputs[1])
+        if weight is None or (weight.shape[1] == 1 and twin.depthwise):
+            return partner
+        order = order.reshape(weight.shape[1], -1).T.reshape(-1)
+    even = inputs // 2 * 2
+    partner[order[0:even:2]], partner[order[1:even:2]] = order[1:even:2], order[0:even:2]
+    return partner
+
+
+def _limits(integers: Array, partner: Array) -> Array:
+    """``[group, output]``: the largest sum of a pair, none larger than there is or is safe."""
+    first = np.flatnonzero(partner > np.arange(len(partner)))
+    sums = np.abs(integers[:, first] + integers[:, partner[first]])
+    return np.asarray(np.maximum(sums.max(axis=1, initial=0.0), PAIR))
+
+
+def _floor(layer: QuantizedLayer, moments: Moments, weight: Array) -> Array:
+    """The least steps with which the bias fits 32 bits, and its own step is a normal number."""
+    source = float(layer.input_scale)
+    bias = np.abs(moments.target - moments.input @ weight)
+    least = max(SMALLEST_SCALE, TINY32 * 2 / source)
+    return np.asarray(np.maximum(bias / (ACCUMULATOR_LIMIT * source), least))
+
+
+def _unexplained(weight: Array, moments: Moments) -> float:
+    bias = moments.target - moments.input @ weight
+    variance = float(moments.power.sum())
+    return max(moments.error(weight, bias), 0.0) / variance if variance > 0 else 0.0
+
+
+def _added(
+    moments: Moments | None, inputs: Array, targets: Array, *, centred: bool
+) -> Moments | None:
+    if not inputs.shape[1]:
+        return moments
+    new = Moments.of(inputs, targets)
+    if not centred:
+        new = _about_zero(new)
+    return new if moments is None else moments + new
+
+
+def _about_zero(moments: Moments) -> Moments:
+    """The same rows with sums about zero: for a layer that has no bias to fit."""
+    a, y, rows = moments.input, moments.target, moments.rows
+    across = rows * a.swapaxes(1, 2)
+    return Moments(
+        rows,
+        np.zeros_like(a),
+        np.zeros_like(y),
+        moments.gram + across @ a,
+        moments.cross + across @ y,
+        moments.power + rows * y * y,
+    )
