@@ -16,6 +16,7 @@ from onnxpress.backends.errors import OnnxpressError
 
 from . import (
     cli,
+    differences,
     forecast,
     fuzz_suite,
     layout,
@@ -44,6 +45,7 @@ app.command("rewrites")(rewrites_suite.rewrites_suite)
 app.command("shipped")(suites.shipped_suite)
 app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)
+app.command("compare")(differences.compare)
 app.command("probe")(probes.probe)
 app.command("layout")(layout.layout_suite)
 app.command("fuzz")(fuzz_suite.fuzz_suite)

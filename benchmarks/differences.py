@@ -1,0 +1,123 @@
+"""What changed between two result files of one suite: faster, slower, wrong, larger, gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import typer
+from rich.console import Console
+
+from onnxpress.backends.errors import UsageError
+from onnxpress.backends.timing import EFFECT
+
+from .printing import table
+
+Change: TypeAlias = Literal["wrong", "slower", "less accurate", "gone", "larger", "faster", "new"]
+BAD: tuple[Change, ...] = ("wrong", "slower", "less accurate", "gone")
+"""Changes that make the command fail."""
+POINTS = 0.005
+"""By how much the share of right answers may fall: half a point."""
+_KEYS = ("model", "net", "variant", "level", "pass", "scheme", "members", "batch", "threads")
+"""Fields that say what a row is about, as far as it has them."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row that changed, and from what to what."""
+
+    row: str
+    change: Change
+    before: str
+    after: str
+
+
+def compare(
+    old: Annotated[Path, typer.Argument(help="The earlier result file.")],
+    new: Annotated[Path, typer.Argument(help="The later one, of the same suite.")],
+) -> None:
+    """Say what got faster, slower or wrong from OLD to NEW; fails if anything got worse.
+
+    Speedups are ratios against the original in the same process, so files of different days, and
+    to some degree of different machines, compare. They differ where their intervals lie apart by
+    more than 1.5%.
+    """
+    before, after = _read(old), _read(new)
+    if before["suite"] != after["suite"]:
+        raise UsageError(f"{old} is of {before['suite']}, {new} of {after['suite']}")
+    found = list(differences(before["rows"], after["rows"]))
+    console = Console(width=120, highlight=False)
+    if machine(before) != machine(after):
+        console.print(f"other machines: {machine(before)}; {machine(after)}", markup=False)
+    shown = table("row", "change", "before", "after")
+    for one in found:
+        shown.add_row(one.row, one.change, one.before, one.after)
+    console.print(shown if found else "nothing changed")
+    if any(one.change in BAD for one in found):
+        raise typer.Exit(1)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no result file: {error}") from error
+    if not isinstance(found, dict) or not {"suite", "rows"} <= found.keys():
+        raise UsageError(f"{path} is no result file", hint="give one of benchmarks/results")
+    return found
+
+
+def machine(results: Mapping[str, Any]) -> str:
+    """The processor and the ONNX Runtime that ``results`` are from."""
+    environment = results.get("environment", {})
+    packages, cpu = environment.get("packages", {}), environment.get("cpu", {})
+    return f"{cpu.get('model', '?')} {cpu.get('microarchitecture', '?')}, onnxruntime " + str(
+        packages.get("onnxruntime", "?")
+    )
+
+
+def differences(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[Difference]:
+    """What changed between the rows of two result files, the worst first."""
+    old, new = ({_name(row): row for row in rows} for rows in (before, after))
+    found = [Difference(name, "gone", "there", "") for name in old.keys() - new.keys()]
+    found += [Difference(name, "new", "", "there") for name in new.keys() - old.keys()]
+    for name in old.keys() & new.keys():
+        found += _of_row(name, old[name], new[name])
+    order = [*BAD, "larger", "faster", "new"]
+    yield from sorted(found, key=lambda one: (order.index(one.change), one.row))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return " ".join(
+        f"-O {row[key]}" if key == "level" else str(row[key]) for key in _KEYS if key in row
+    )
+
+
+def _of_row(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+    states = [row.get("error") or row.get("verified", "ok") for row in (old, new)]
+    if states[0] != states[1] and "ok" in states:
+        yield Difference(name, "wrong" if states[0] == "ok" else "new", *map(str, states))
+    yield from _latency(name, old.get("latency", {}), new.get("latency", {}))
+    if "top1" in old and "top1" in new and new["top1"][-1] < old["top1"][-1] - POINTS:
+        shares = [f"{row['top1'][-1]:.2%}" for row in (old, new)]
+        yield Difference(name, "less accurate", *shares)
+    if "nodes" in old and "nodes" in new:
+        counts = [row["nodes"][-1] if isinstance(row["nodes"], list) else 0 for row in (old, new)]
+        if counts[1] > counts[0]:
+            yield Difference(name, "larger", *(f"{count} nodes" for count in counts))
+
+
+def _latency(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+    if old.get("status") != "measured" or new.get("status") != "measured":
+        return
+    shown = [
+        f"{one['speedup']:.2f}x ({one['ci95'][0]:.2f} to {one['ci95'][1]:.2f})"
+        for one in (old, new)
+    ]
+    if new["ci95"][1] * (1 + EFFECT) < old["ci95"][0]:
+        yield Difference(name, "slower", *shown)
+    if new["ci95"][0] > old["ci95"][1] * (1 + EFFECT):
+        yield Difference(name, "faster", *shown)
