@@ -62,7 +62,7 @@ def merge_models(
             )
         progress("fitting the combination", 0, None)
         answers = answers_apart(models, names, data, inputs)
-        targets = targets_of(_labels(labels), answers[0])
+        targets = targets_of(read_labels(labels), answers[0])
         if combine == "stack":
             linear = fit_stack(answers, targets)
         else:
@@ -111,7 +111,12 @@ def answers_apart(
     return [np.concatenate(own) for own in found]
 
 
-def _labels(path: Path) -> Array:
+def read_labels(path: Path) -> Array:
+    """What samples should be answered, from a ``.npy`` file.
+
+    Raises:
+        DataError: It cannot be read or holds no single array.
+    """
     try:
         found: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

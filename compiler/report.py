@@ -18,7 +18,8 @@ class Report:
     unknown. ``verified``, ``latency``, ``search`` and ``session`` say so when they hold nothing:
     their ``status`` is then ``not-run`` or ``not-measured``, with a ``reason``. ``search`` tells
     which rewrites were measured one by one and left out, ``session`` what other session options
-    than the default ones gain, apart from ``latency``.
+    than the default ones gain, apart from ``latency``. ``layout`` is there where models were
+    merged: how the ways to lay them out did.
     """
 
     input: str
@@ -39,11 +40,14 @@ class Report:
     operators: list[dict[str, int]] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    layout: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The report with the keys that other tools may rely on, ready for ``json.dumps``."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         found["passes"] = [record_json(record) for record in self.passes]
+        if not self.layout:
+            del found["layout"]
         return found
 
 

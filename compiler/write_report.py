@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backends.errors import OutputError, UsageError
 from .html_report import as_html
+from .layouts import layout_text
 from .report import Report
 from .report_text import (
     environment_texts,
@@ -68,6 +69,7 @@ def as_markdown(report: Report) -> str:
         ["latency", latency_text(report.latency)],
         ["rewrites one by one", search_text(report.search)],
         ["session options", session_text(report.session)],
+        *([["layout", layout_text(report.layout)]] if report.layout else []),
         ["compiled in", f"{report.seconds:.2f} s"],
     ]
     parts = [

@@ -19,7 +19,10 @@ Combine: TypeAlias = Literal[
     "median",
     "stack",
     "none",
+    "soup",
 ]
+
+Layout: TypeAlias = Literal["auto", "stacked", "side-by-side", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Job:
     labels: Path | None = None
     uncertainty: bool = False
     inputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    soup: Literal["uniform", "greedy"] = "uniform"
+    force_soup: bool = False
+    layout: Layout | None = None
+    batches: tuple[int, ...] = (1,)
     target: str | None = None
     level: int | None = None
     passes: str | None = None

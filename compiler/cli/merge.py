@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ...backends.errors import UsageError
 from . import common
-from .job import Combine, Job, start
+from .help import one_of
+from .job import Combine, Job, Layout, start
 
 
 def merge(
@@ -24,7 +25,8 @@ def merge(
             "--combine",
             metavar="HOW",
             help="How the models' answers become one: mean (default), weighted, vote, "
-            "softmax-mean, geometric, max, median, stack; or none, which keeps them all.",
+            "softmax-mean, geometric, max, median, stack; none, which keeps them all; or soup, "
+            "which averages weights instead.",
             rich_help_panel=common.REWRITING,
         ),
     ] = "mean",
@@ -64,6 +66,41 @@ def merge(
             rich_help_panel=common.REWRITING,
         ),
     ] = None,
+    soup: Annotated[
+        Literal["uniform", "greedy"],
+        typer.Option(
+            "--soup",
+            metavar="uniform|greedy",
+            help="For --combine soup: all models (default), or those that make it better.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = "uniform",
+    force_soup: Annotated[
+        bool,
+        typer.Option(
+            "--force-soup",
+            help="Write a soup that is worse than its members, or that nothing was measured of.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = False,
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            "--layout",
+            metavar=one_of(Layout),
+            help="Models of one architecture as one network, or not; auto (default) times all.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    batch: Annotated[
+        str,
+        typer.Option(
+            "--batch",
+            metavar="N,N,...",
+            help="The batch sizes to time layouts at.",
+            rich_help_panel=common.MEASURING,
+        ),
+    ] = "1",
     target: common.TargetOption = None,
     level: common.Level = None,
     passes: common.PassesOption = None,
@@ -91,6 +128,7 @@ def merge(
     Examples:
         onnxpress merge a.onnx b.onnx c.onnx -o ensemble.onnx
         onnxpress merge a.onnx b.onnx -o both.onnx --combine weighted --weights 0.7,0.3
+        onnxpress merge a.onnx b.onnx -o one.onnx --combine soup --data x.npz --labels y.npy
         onnxpress merge a.onnx b.onnx -o c.onnx --combine stack --data x.npz --labels y.npy
     """
     del debug
@@ -105,6 +143,10 @@ def merge(
             labels=labels,
             uncertainty=uncertainty,
             inputs=_read_map(mapped),
+            soup=soup,
+            force_soup=force_soup,
+            layout=layout,
+            batches=_read_batches(batch),
             target=target,
             level=level,
             passes=passes,
@@ -139,3 +181,15 @@ def _read_map(pairs: list[str] | None) -> dict[str, dict[str, str]]:
             raise UsageError(f"--map {pair}: expected MODEL:INPUT=SHARED")
         found.setdefault(model, {})[name] = shared
     return found
+
+
+def _read_batches(text: str) -> tuple[int, ...]:
+    """``"1,32"`` as ``(1, 32)``.
+
+    Raises:
+        UsageError: Something between the commas is not a whole number above 0.
+    """
+    sizes = tuple(int(one) if one.strip().isdecimal() else 0 for one in text.split(","))
+    if not all(sizes):
+        raise UsageError(f"--batch {text}: expected whole numbers above 0 with commas between")
+    return sizes

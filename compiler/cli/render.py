@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..bisect import BisectReport
 from ..compare import Comparison
+from ..layouts import layout_text
 from ..manager import PassRecord
 from ..report import Report
 from ..report_text import (
@@ -75,6 +76,8 @@ def report(console: Console, found: Report, job: Job) -> None:
         rows.insert(-1, ("search", escape(search_text(found.search))))
     if found.session.get("tried"):
         rows.insert(-1, ("session", session_line(found.session)))
+    if found.layout:
+        rows.insert(-1, ("layout", escape(layout_text(found.layout))))
     if file := found.session.get("file"):
         rows.append(("", f"{escape(file)}, which this reads:"))
         rows.append(("", escape(session_lines(found.output))))

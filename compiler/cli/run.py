@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -15,7 +16,8 @@ from ...backends.ort import check_provider, specs_of
 from ...backends.targets import Target
 from ...passes.ensembles.merge import member_names
 from ..compile import Outcome, compile_model, compression
-from ..ensemble import merge_models
+from ..ensemble import merge_models, read_labels
+from ..layouts import Layout, choose_layout
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, choose, parse
 from ..provenance import stamp
@@ -24,6 +26,7 @@ from ..records import Progress
 from ..report import Report
 from ..session_file import session_path, write_session
 from ..settings import BUDGET, Settings
+from ..soups import Kitchen, cook
 from ..write_report import FORMATS, write_report
 from . import render, terminal
 from .job import Job
@@ -41,7 +44,14 @@ def run_job(job: Job, progress: Progress) -> Report:
     check_provider(target.provider)
     check_destinations(job)
     model, notes = _read(job, progress)
-    outcome = compile_model(model, pipeline, settings_of(job, target, model, progress))
+    settings = settings_of(job, target, model, progress)
+    layout: dict[str, Any] = {}
+    if len(job.models) > 1 and job.combine != "soup" and (wanted := _layout(job)) != "side-by-side":
+        base, asked = choose(job.passes, job.level, target), _asked(job)
+        chosen, layout = choose_layout(model, base, wanted, settings, job.batches)
+        pipeline = chosen + asked
+    outcome = compile_model(model, pipeline, settings)
+    outcome.report.layout = layout
     _check_asked(outcome.report, job)
     outcome.report.warnings += notes
     progress(f"writing {job.output.name}", 0, None)
@@ -58,6 +68,18 @@ def _read(job: Job, progress: Progress) -> tuple[ir.Model, list[str]]:
     if len(models) == 1:
         return models[0], []
     progress("merging", 0, None)
+    if job.combine == "soup":
+        data = None if job.data is None else open_data(job.data, specs_of(models[0]))
+        labels = None if job.labels is None else read_labels(job.labels)
+        kitchen = Kitchen(data, labels, job.force_soup)
+        soup = cook(
+            models,
+            member_names(job.models),
+            recipe=job.soup,
+            weights=job.weights,
+            kitchen=kitchen,
+        )
+        return soup.model, list(soup.details["notes"])
     merged = merge_models(
         models,
         member_names(job.models),
@@ -70,6 +92,13 @@ def _read(job: Job, progress: Progress) -> tuple[ir.Model, list[str]]:
         progress=progress,
     )
     return merged.model, list(merged.details["notes"])
+
+
+def _layout(job: Job) -> Layout:
+    """The layout that is asked for: ``auto``, unless the passes or level 0 say all."""
+    if job.layout is not None:
+        return job.layout
+    return "side-by-side" if job.passes is not None or job.level == 0 else "auto"
 
 
 def _check_asked(report: Report, job: Job) -> None:

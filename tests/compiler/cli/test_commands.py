@@ -194,9 +194,35 @@ def test_merge_fits_to_labels(
     )
 
 
+def test_merge_stacks_where_asked_to(onnxpress: Command, models: Path) -> None:
+    members = [models / f"mnist_cnn_{index}.onnx" for index in range(4)]
+    done = onnxpress(
+        *("merge", *members, "-o", "m.onnx", "--layout", "stacked", "--no-time", "--json")
+    )
+    assert done.code == 0, done
+    assert done.json["layout"]["chosen"] == "stacked"
+    assert done.json["verified"]["status"] == "ok"
+    assert done.json["nodes"][1] < 20
+
+
+def test_merge_makes_a_soup_only_of_what_shares_a_basin(
+    onnxpress: Command, models: Path, samples: Path
+) -> None:
+    members = [models / f"mnist_cnn_{index}.onnx" for index in range(2)]
+    data = ("--data", samples / "mnist_calibration_nhwc.npz", "--no-time")
+    soup = ("merge", *members, "-o", "m.onnx", "--combine", "soup", *data)
+    done = onnxpress(*soup)
+    assert done.code == 2
+    assert "do not share a basin: the soup scores" in done.err
+    done = onnxpress(*soup, "--force-soup", "--json")
+    assert done.code == 0, done
+    assert done.json["bytes"][1] < done.json["bytes"][0] * 0.6
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
+        (["--batch", "1,x"], 2, "whole numbers above 0"),
         (["--combine", "stack"], 2, "--labels"),
         (["--map", "image"], 2, "MODEL:INPUT=SHARED"),
         (["--combine", "stack", "--data", "nowhere.npz", "--labels", "nowhere.npy"], 5, "nowhere"),

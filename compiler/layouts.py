@@ -1,0 +1,174 @@
+"""Choose by measuring whether members of an ensemble run stacked or side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+import onnx_ir as ir
+
+from ..backends.base import Feeds, SessionConfig
+from ..backends.data import Data
+from ..backends.errors import BackendError, DataError
+from ..backends.feeds import dynamic_dims
+from ..backends.ort import session_of
+from ..backends.timing import EFFECT, compare_latency
+from ..passes.base import Context
+from .latency import timing_feeds
+from .manager import PassManager
+from .pipeline import Pipeline, parse
+from .settings import Settings
+
+Layout: TypeAlias = Literal["auto", "stacked", "side-by-side", "mixed"]
+
+_TIDY: Final = "simplify-layout,simplify-shapes,fold-constants,cleanup"
+_FORMS: Final[dict[str, tuple[str, ...]]] = {
+    "side-by-side": ("",),
+    "mixed": ("stack-members{layers=shared}",),
+    "stacked": ("stack-members", "stack-members{matrices=conv}"),
+}
+"""The passes that give each layout."""
+
+_SECONDS: Final = 1.0
+"""For each candidate at each batch size."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    layout: str
+    passes: str
+    pipeline: Pipeline
+    model: ir.Model
+
+
+def choose_layout(
+    model: ir.Model,
+    base: Pipeline,
+    layout: Layout,
+    settings: Settings,
+    batches: Sequence[int] = (1,),
+) -> tuple[Pipeline, dict[str, Any]]:
+    """The pipeline for the merged ``model``, and how the alternatives did, in JSON-ready form.
+
+    ``auto`` compares all layouts, ``stacked`` the ways to write it, each run after ``base``. The
+    fastest is kept, by the geometric mean over ``batches``; of those that differ by less than what
+    counts as a difference, the first, which is the plainest.
+
+    Args:
+        model: The members side by side.
+        base: What is run on it whatever the layout.
+        layout: What to choose from.
+        settings: Where to run and what to run on. Without ``time`` nothing is measured, and
+            ``auto`` is side by side.
+        batches: The batch sizes that the result will be run with, where the model leaves that open.
+
+    Returns:
+        The pipeline, and ``status``, ``chosen`` (a layout), ``passes``, and ``tried``: each
+        candidate's ``layout``, ``passes`` and ``median_ms`` by batch size.
+    """
+    wanted = list(_FORMS) if layout == "auto" else [layout]
+    if not settings.time:
+        first = "side-by-side" if layout == "auto" else layout
+        pipeline = base + _form(_FORMS[first][0])
+        report = {"status": "not-measured", "reason": "timing was turned off"}
+        return pipeline, report | {"chosen": first, "passes": _FORMS[first][0], "tried": []}
+    candidates = _candidates(model, base, wanted, settings)
+    times: dict[int, list[float]] = {}
+    reason = "no alternative to it was found"
+    if len(candidates) > 1:
+        settings.progress("timing layouts", 0, None)
+        times, reason = _times(model, candidates, settings, batches)
+    best = candidates[_best(list(times.values()))] if times else candidates[0]
+    tried = [
+        {
+            "layout": one.layout,
+            "passes": one.passes,
+            "median_ms": {str(size): row[at] for size, row in times.items()},
+        }
+        for at, one in enumerate(candidates)
+    ]
+    measured = {"status": "measured"} if times else {"status": "not-measured", "reason": reason}
+    found = {"chosen": best.layout, "passes": best.passes, "tried": tried}
+    return best.pipeline, measured | found
+
+
+def _form(passes: str) -> Pipeline:
+    return parse(f"{passes},{_TIDY}") if passes else Pipeline()
+
+
+def _candidates(
+    model: ir.Model, base: Pipeline, layouts: Sequence[str], settings: Settings
+) -> list[_Candidate]:
+    context = Context(
+        target=settings.target, data=settings.data, seed=settings.seed, dims=dict(settings.dims)
+    )
+    plain = PassManager(base).run(model, context).model
+    found: list[_Candidate] = []
+    for layout in layouts:
+        for passes in _FORMS[layout]:
+            form = _form(passes)
+            run = PassManager(form).run(plain, context)
+            stacked = any(one.name == "stack-members" and one.modified for one in run.records)
+            if stacked or not passes:
+                found.append(_Candidate(layout, passes, base + form, run.model))
+    return found or [_Candidate("side-by-side", "", base, plain)]
+
+
+def _times(
+    model: ir.Model, candidates: Sequence[_Candidate], settings: Settings, batches: Sequence[int]
+) -> tuple[dict[int, list[float]], str]:
+    """By batch size the median of each candidate in milliseconds; else why there is none."""
+    config = SessionConfig(provider=settings.target.provider, threads=settings.threads)
+    times = {}
+    try:
+        sessions = [session_of(one.model, config) for one in candidates]
+        for size in batches:
+            feeds = batch_feeds(model, size, settings.data, settings.dims, settings.seed)
+            runs = [session.bind(feeds) for session in sessions]
+            timings = compare_latency(runs, seconds=_SECONDS * len(runs), seed=settings.seed)
+            times[size] = [latency.median_ms for latency in timings.latencies]
+    except (BackendError, DataError) as error:
+        return {}, error.message
+    return times, ""
+
+
+def batch_feeds(
+    model: ir.Model, size: int, data: Data | None, dims: Mapping[str, int], seed: int
+) -> Feeds:
+    """Inputs of ``size`` samples, where ``model`` leaves their number open.
+
+    Raises:
+        DataError: None could be found or made up.
+        BackendError: ONNX Runtime cannot load the model.
+    """
+    if data is not None:
+        for feeds in data.batches(size):
+            return feeds
+        raise DataError("the data holds no samples")
+    open_dims = {dim.name: size for dim in dynamic_dims(model) if dim.role == "batch"}
+    return timing_feeds(model, dims=open_dims | dict(dims), seed=seed)
+
+
+def _best(rows: Sequence[Sequence[float]]) -> int:
+    """The first candidate that is not slower than the fastest by what counts as a difference."""
+    scores = [
+        math.exp(sum(math.log(row[at] / row[0]) for row in rows) / len(rows))
+        for at in range(len(rows[0]))
+    ]
+    least = min(scores)
+    return next(at for at, score in enumerate(scores) if score <= least * (1 + EFFECT))
+
+
+def layout_text(layout: Mapping[str, Any]) -> str:
+    """Which layout was chosen and how long each took, as one plain sentence."""
+    if layout["status"] != "measured":
+        return f"{layout['chosen']}, not measured: {layout['reason']}"
+    rows = []
+    for one in layout["tried"]:
+        name = one["layout"] + (" (grouped Conv)" if "conv" in one["passes"] else "")
+        times = ", ".join(f"{ms:.3f} ms" for ms in one["median_ms"].values())
+        rows.append(f"{name} {times}")
+    sizes = " and ".join(layout["tried"][0]["median_ms"])
+    return f"{layout['chosen']} is fastest at batch {sizes}: {'; '.join(rows)}"

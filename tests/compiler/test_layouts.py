@@ -1,0 +1,96 @@
+"""The layout of an ensemble: every alternative is tried, and the fastest kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import onnxpress
+from onnxpress.backends.ort import session_of
+from onnxpress.compiler import layouts
+from onnxpress.compiler.compile import compile_model
+from onnxpress.compiler.layouts import Layout, choose_layout, layout_text
+from onnxpress.compiler.pipeline import parse
+from onnxpress.compiler.settings import Settings
+
+BASE = parse("fold-constants,cleanup")
+
+
+def perceptron(seed: int, hidden: int = 8) -> ir.Model:
+    rng = np.random.default_rng(seed)
+    weights = {"w": (4, hidden), "b": (hidden,), "v": (hidden, 3), "c": (3,)}
+    return ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> m (float[batch,4] x) => (float[batch,3] y) '
+        "{ a = Gemm (x, w, b) r = Relu (a) y = Gemm (r, v, c) }",
+        initializers=[
+            ir.tensor(rng.standard_normal(shape).astype(np.float32), name=name)
+            for name, shape in weights.items()
+        ],
+    )
+
+
+def ensemble(*hidden: int) -> ir.Model:
+    models = [perceptron(seed, size) for seed, size in enumerate(hidden)]
+    return onnxpress.merge(models, names=[f"m{at}" for at in range(len(hidden))]).model
+
+
+def test_auto_tries_all_layouts_at_all_batch_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "_SECONDS", 0.01)
+    model = ensemble(8, 8, 8)
+
+    pipeline, found = choose_layout(model, BASE, "auto", Settings(time=True, threads=1), (1, 3))
+
+    assert found["status"] == "measured"
+    assert [one["layout"] for one in found["tried"]] == [
+        *("side-by-side", "mixed", "stacked", "stacked")
+    ]
+    assert all([*one["median_ms"]] == ["1", "3"] for one in found["tried"])
+    assert found["chosen"] in layout_text(found)
+    assert str(pipeline).startswith(str(BASE))
+    compiled = compile_model(model, pipeline).model
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    expected = session_of(model).run({"x": x})["y"]
+    np.testing.assert_allclose(session_of(compiled).run({"x": x})["y"], expected, atol=1e-5)
+
+
+def test_the_fastest_is_kept_and_the_plainest_of_equals(monkeypatch: pytest.MonkeyPatch) -> None:
+    def times(rows: list[list[float]]) -> None:
+        monkeypatch.setattr(layouts, "_times", lambda *_: (dict(enumerate(rows)), ""))
+
+    model, settings = ensemble(8, 8), Settings(time=True)
+    for rows, passes in (
+        ([[1.0, 2.0, 0.8, 0.9]], "stack-members"),
+        ([[1.0, 2.0, 1.0, 0.995]], ""),
+        ([[1.0, 2.0, 0.5, 0.9], [1.0, 2.0, 3.0, 0.9]], "stack-members{matrices=conv}"),
+        ([[1.0, 0.5, 0.9, 0.9]], "stack-members{layers=shared}"),
+    ):
+        times(rows)
+        pipeline, found = choose_layout(model, BASE, "auto", settings)
+        assert found["passes"] == passes
+        assert ("stack-members" in str(pipeline)) == bool(passes)
+
+
+def test_members_that_differ_are_side_by_side() -> None:
+    pipeline, found = choose_layout(ensemble(8, 9), BASE, "auto", Settings(time=True))
+
+    assert found["chosen"] == "side-by-side"
+    assert found["status"] == "not-measured"
+    assert pipeline == BASE
+    assert "no alternative" in layout_text(found)
+
+
+@pytest.mark.parametrize(
+    ("layout", "passes"),
+    [
+        ("auto", ""),
+        ("side-by-side", ""),
+        ("mixed", "stack-members{layers=shared}"),
+        ("stacked", "stack-members"),
+    ],
+)
+def test_without_timing(layout: Layout, passes: str) -> None:
+    _, found = choose_layout(ensemble(8, 8), BASE, layout, Settings())
+
+    assert found["passes"] == passes
+    assert found["status"] == "not-measured"
