@@ -158,6 +158,7 @@ def session_of(
     outputs: Sequence[str] | None = None,
     *,
     profile: Path | None = None,
+    optimized: Path | None = None,
 ) -> OrtSession:
     """Load ``model``: a file, a serialized model, or one that is still being rewritten.
 
@@ -169,6 +170,7 @@ def session_of(
     ``outputs`` names the values of the main graph that a run answers with, in that order: any
     intermediate ones, an initializer or an input as well. By default the graph's own outputs.
     ``profile`` turns ONNX Runtime's profiler on: how the name of the file that it writes begins.
+    ``optimized`` is where it writes the graph that it will run.
 
     Raises:
         BackendError: ONNX Runtime cannot load the model; the message says why.
@@ -179,6 +181,8 @@ def session_of(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
     if isinstance(model, ir.Model) or outputs is not None:
         ready = loadable(_opened(model, name), outputs)
         ready.add_to(options, shared=config.level == "disabled")

@@ -21,6 +21,15 @@ def inspect(
             rich_help_panel=common.MEASURING,
         ),
     ] = False,
+    quantization: Annotated[
+        bool,
+        typer.Option(
+            "--quantization",
+            help="Say which operators between Q and DQ become integer kernels, and why others not.",
+            rich_help_panel=common.MEASURING,
+        ),
+    ] = False,
+    target: common.TargetOption = None,
     json: common.Json = False,
     quiet: common.Quiet = False,
     verbose: Annotated[bool, common.verbose("opsets and metadata")] = False,
@@ -35,6 +44,7 @@ def inspect(
         onnxpress inspect model.onnx
         onnxpress inspect model.onnx --dim batch=8
         onnxpress inspect model.onnx --security
+        onnxpress inspect model.int8.onnx --quantization --target cpu:haswell
     """
     del debug
     volume = common.volume(quiet, verbose)
@@ -42,7 +52,7 @@ def inspect(
     with terminal.progress(volume != "quiet" and not json) as progress:
         from ..inspect import inspect as facts_of
         from ..model_io import load
-        from . import render
+        from . import render, render_quantization
 
         progress(f"reading {model.name}", 0, None)
         read = load(model)
@@ -53,9 +63,19 @@ def inspect(
 
             progress("screening", 0, None)
             facts["security"] = screen(read, model)
+        if quantization:
+            from ...backends.environment import detect_target
+            from ..inspect_quantization import inspect_quantization
+
+            progress("looking for integer kernels", 0, None)
+            machine = detect_target(target or "cpu")
+            facts["quantization"] = inspect_quantization(read, machine)
     if json:
         terminal.print_json(facts)
         return
     if volume != "quiet":
         render.facts(terminal.stdout(), facts, verbose=volume == "verbose")
+        if quantization:
+            found = facts["quantization"]
+            render_quantization.kernels(terminal.stdout(), found, verbose=volume == "verbose")
     terminal.warn(facts["warnings"])

@@ -25,7 +25,7 @@ INTEGER = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRel
 
 MOVES_DATA = (
     "MaxPool", "Resize", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice",
-    "Gather", "Split", "Expand", "Tile",
+    "Gather", "Split", "Expand", "Tile", "DepthToSpace", "ReduceMax", "ReduceMin",
 )  # fmt: skip
 """Operators that give out values they were given: they keep the quantization parameters."""
 
@@ -189,11 +189,8 @@ def other_kernel(node: ir.Node) -> Kernel | str:
         return "its indices are read"
     if is_op(node, "Split") and not all(v.uses() or v.is_graph_output() for v in node.outputs):
         return "nothing reads one of its outputs"
-    if is_op(node, "Resize") and (
-        node.attributes.get_string("mode", "nearest") == "cubic"
-        or node.attributes.get_int("antialias", 0) != 0
-    ):
-        return "it gives out values beyond those it was given"
+    if is_op(node, "Resize") and node.attributes.get_string("mode", "nearest") != "nearest":
+        return "ONNX Runtime resizes 8-bit integers by nearest neighbours only"
     if is_op(node, *MOVES_DATA):
         outputs = tuple(node.outputs) if is_op(node, "Split") else (node.outputs[0],)
         return Kernel(node, (0,), outputs)

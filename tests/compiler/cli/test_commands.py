@@ -259,6 +259,43 @@ def test_inspect(onnxpress: Command, models: Path) -> None:
     assert onnxpress("inspect", model, "-q").out == ""
 
 
+def test_inspect_tells_what_becomes_of_a_quantized_model(
+    onnxpress: Command, models: Path, tmp_path: Path
+) -> None:
+    model = models / "mnist_cnn_0.onnx"
+    data = models.parent / "data/mnist_calibration_nhwc.npz"
+    passes = "insert-qdq{samples=64,saturation=ignore}"
+    done = onnxpress(
+        *(
+            "optimize",
+            model,
+            "-o",
+            tmp_path / "q.onnx",
+            "--passes",
+            passes,
+            "--data",
+            data,
+            "--no-time",
+        )
+    )
+    assert done.code == 0, done
+    command = ("inspect", tmp_path / "q.onnx", "--quantization", "--target", "cpu:haswell")
+
+    found = onnxpress(*command, "--json").json["quantization"]
+    assert found["confirmed"]
+    assert found["kernels"] == {"QGemm": 2, "QLinearConv": 2} == found["found"]
+    assert all(group["kernel"] for group in found["groups"])
+    assert sum(group["saturating"] for group in found["groups"]) > 100
+
+    done = onnxpress(*command)
+    assert "ONNX Runtime makes just these" in done.out
+    assert "output channels can overflow on the target" in done.out
+    assert "can overflow" not in onnxpress(*command[:-1], "cpu:zen4").out
+    assert "QLinearConv" in onnxpress(*command, "--verbose").out
+    assert onnxpress(*command[:-1], "cpu:z80").code == 2
+    assert "no operator" in onnxpress("inspect", model, "--quantization").out
+
+
 def test_compare_says_equal_or_how_far(onnxpress: Command, models: Path) -> None:
     first, second = models / "mnist_cnn_0.onnx", models / "mnist_cnn_1.onnx"
     same = onnxpress("compare", first, first, "--json")
