@@ -125,7 +125,8 @@ def preset(level: int, target: Target) -> Pipeline:
     if level == 1 or target.name == "portable":
         return parse(f"{_ALL_STORED},{_STRUCTURE}")
     return parse(
-        f"inline-functions,batch-slices,{_FOR_TARGET},{_STRUCTURE},fuse-attention,simplify-with-onnxsim,"
+        f"inline-functions,batch-slices,{_FOR_TARGET},{_STRUCTURE},fuse-attention,fuse-siblings,"
+        "simplify-with-onnxsim,"
         "fold-constants,widen-convs,simplify-layout,cleanup"
     )
 

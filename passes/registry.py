@@ -29,6 +29,7 @@ _BUILTIN: dict[str, str] = {
     "simplify-layout": ".lossless.simplify_layout:SimplifyLayout",
     "recognize-activations": ".lossless.recognize_activations:RecognizeActivations",
     "simplify-indexing": ".lossless.simplify_indexing:SimplifyIndexing",
+    "fuse-siblings": ".lossless.fuse_siblings:FuseSiblings",
     "fuse-attention": ".lossless.fuse_attention:FuseAttention",
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
     "stack-members": ".ensembles.stack_members:StackMembers",
