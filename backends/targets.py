@@ -31,3 +31,13 @@ class Target:
     def contrib_operators(self) -> bool:
         """Whether the result may use operators of the ``com.microsoft`` domain."""
         return self.name != "portable"
+
+    @property
+    def channel_block(self) -> int:
+        """Channels in a block of the layout that convolutions run on (NCHWc), 0 without blocks.
+
+        What ONNX Runtime's ``MlasNchwcGetBlockSize`` answers: 8 with AVX2 alone, else 16.
+        """
+        if self.name != "cpu":
+            return 0
+        return 8 if "avx2" in self.features and "avx512f" not in self.features else 16

@@ -127,7 +127,7 @@ def preset(level: int, target: Target) -> Pipeline:
     return parse(
         f"inline-functions,batch-slices,{_FOR_TARGET},{_STRUCTURE},fuse-attention,fuse-siblings,"
         "simplify-with-onnxsim,"
-        "fold-constants,widen-convs,simplify-layout,cleanup"
+        "fold-constants,widen-convs,simplify-layout,cleanup,fill-blocks,name-sizes"
     )
 
 

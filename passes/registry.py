@@ -17,6 +17,8 @@ _BUILTIN: dict[str, str] = {
     "fold-constants": ".lossless.fold_constants:FoldConstants",
     "fold-batch-norm": ".lossless.fold_batch_norm:FoldBatchNorm",
     "widen-convs": ".lossless.widen_convs:WidenConvs",
+    "fill-blocks": ".lossless.fill_blocks:FillBlocks",
+    "name-sizes": ".lossless.name_sizes:NameSizes",
     "simplify-shapes": ".lossless.simplify_shapes:SimplifyShapes",
     "hoist-invariants": ".lossless.hoist_invariants:HoistInvariants",
     "inline-functions": ".lossless.inline_functions:InlineFunctions",

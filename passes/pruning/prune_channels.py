@@ -195,9 +195,8 @@ def _sizes(model: ir.Model, context: Context) -> dict[str, int]:
 
 
 def _channels_at_a_time(target: Target) -> int:
-    """The block of ONNX Runtime's NCHWc convolutions (``MlasNchwcGetBlockSize``), or CUDA's 8."""
-    avx2_alone = "avx2" in target.features and "avx512f" not in target.features
-    return 8 if avx2_alone or target.name == "cuda" else 16
+    """A block of the convolutions, or what CUDA's units take at once."""
+    return 8 if target.name == "cuda" else target.channel_block or 16
 
 
 def _repeats(group: ChannelGroup) -> int:

@@ -160,3 +160,17 @@ def test_kernel_speeds_are_ratios_to_float32() -> None:
         ("MatMul", "int8"), ("MatMul", "float16"), ("Conv", "int8"), ("Conv", "float16")
     ]  # fmt: skip
     assert all(isinstance(speed, KernelSpeed) and 0.01 < speed.speedup < 100 for speed in found)
+
+
+@pytest.mark.parametrize(
+    ("target", "block"),
+    [
+        (Target(), 16),
+        (Target("cpu", frozenset({"avx2"})), 8),
+        (Target("cpu", frozenset({"avx2", "avx512f"})), 16),
+        (Target("cuda", frozenset({"avx2"})), 0),
+        (Target("portable"), 0),
+    ],
+)
+def test_blocks_of_channels(target: Target, block: int) -> None:
+    assert target.channel_block == block
