@@ -16,6 +16,14 @@ MEASURING = "Checking and timing"
 OUTPUT = "Output"
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model to read.")]
+SourceModel = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="The model to read: ONNX, or with the frameworks installed a .pt2, a .keras or a "
+        "SavedModel's folder.",
+    ),
+]
 Output = Annotated[
     Path,
     typer.Option(

@@ -15,7 +15,7 @@ Scheme: TypeAlias = Literal["int8"]
 
 
 def optimize(
-    model: common.Model,
+    model: common.SourceModel,
     output: common.Output,
     target: common.TargetOption = None,
     level: common.Level = None,

@@ -15,7 +15,7 @@ Scope: TypeAlias = Literal["global", "uniform"]
 
 
 def prune(
-    model: common.Model,
+    model: common.SourceModel,
     output: common.Output,
     macs: Annotated[
         float,

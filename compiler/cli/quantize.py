@@ -15,7 +15,7 @@ Method: TypeAlias = Literal["minmax", "moving-average", "percentile", "entropy",
 
 
 def quantize(
-    model: common.Model,
+    model: common.SourceModel,
     output: common.Output,
     scheme: Annotated[
         Scheme,

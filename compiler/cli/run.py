@@ -17,6 +17,7 @@ from ...backends.targets import Target
 from ...passes.ensembles.merge import member_names
 from ..compile import Outcome, compile_model, compression
 from ..ensemble import merge_models, read_labels
+from ..frontends import as_onnx, is_foreign
 from ..layouts import Layout, choose_layout
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, choose, parse
@@ -43,6 +44,15 @@ def run_job(job: Job, progress: Progress) -> Report:
     target = detect_target(job.target or "cpu")
     check_provider(target.provider)
     check_destinations(job)
+    if any(map(is_foreign, job.models)):
+        progress("exporting to ONNX", 0, None)
+    with as_onnx(job.models) as models:
+        report = _compile(replace(job, models=models), pipeline, target, progress)
+    report.input = ", ".join(map(str, job.models))
+    return report
+
+
+def _compile(job: Job, pipeline: Pipeline, target: Target, progress: Progress) -> Report:
     model, notes = _read(job, progress)
     settings = settings_of(job, target, model, progress)
     layout: dict[str, Any] = {}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .compiler.api import optimize as optimize
     from .compiler.compare import compare as compare
     from .compiler.compile import Outcome as Outcome
+    from .compiler.frontends import from_keras as from_keras
+    from .compiler.frontends import from_torch as from_torch
     from .compiler.manager import Hook as Hook
     from .compiler.manager import PassManager as PassManager
     from .compiler.manager import PassRecord as PassRecord
@@ -49,6 +51,8 @@ _HOME = {
     "Target": "backends.targets",
     "Verifier": "compiler.verify",
     "compare": "compiler.compare",
+    "from_keras": "compiler.frontends",
+    "from_torch": "compiler.frontends",
     "load": "compiler.model_io",
     "merge": "passes.ensembles.merge",
     "open_data": "backends.data",
@@ -75,6 +79,8 @@ __all__ = [
     "Verifier",
     "__version__",
     "compare",
+    "from_keras",
+    "from_torch",
     "load",
     "merge",
     "open_data",

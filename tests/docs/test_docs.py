@@ -100,3 +100,13 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
         elif snippet.text.startswith("$ "):
             command, _, shown = joined(snippet.text[2:]).partition("\n")
             assert masked(run(["bash", "-euc", command], tmp_path)) == masked(shown), command
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize(("title", "needs"), [("torch", "torch"), ("keras", "tensorflow")])
+def test_what_the_page_on_frameworks_shows_runs(title: str, needs: str, tmp_path: Path) -> None:
+    pytest.importorskip(needs)
+    page = ROOT / "docs" / "how-to" / "frameworks.md"
+    (shown,) = [one for one in snippets(page) if one.title == f"from_{title}.py"]
+    assert run([sys.executable, "-c", shown.text], tmp_path).endswith("ok\n")
+    assert (tmp_path / f"from_{title}.onnx").is_file()
