@@ -28,7 +28,7 @@ def optimized_operators(model: ir.Model | ModelSource) -> Counter[str]:
     """
     with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
         path = Path(folder) / "optimized.onnx"
-        session_of(model, SessionConfig(entries=tuple(_WEIGHTS.items())), optimized=path)
+        session_of(model, SessionConfig(entries=_WEIGHTS), optimized=path)
         return Counter(_operators(onnx.load(path, load_external_data=False).graph))
 
 
