@@ -220,9 +220,8 @@ class _Progress:
 
     def attempt(self, step: Step, record: PassRecord) -> bool:
         self.tell("rewriting", record)
-        if self.scratch is None:
+        if self.scratch is None or (self.scratch is self.kept and self.scales.weighs(step)):
             self.scratch = self.kept.clone()
-        before = self.scales.weight(step, self.kept, len(self.applied))
         started = time.perf_counter()
         try:
             result = apply(step, self.scratch, self.naming(record))
@@ -233,7 +232,7 @@ class _Progress:
             if not result.modified:
                 return False
             check_structure(result.model, self.inputs, self.outputs)
-            reason = self.scales.verdict(step, before, result.model, len(self.applied) + 1)
+            reason = self.scales.verdict(step, self.kept, result.model, len(self.applied))
             if reason:
                 self.withdraw(step, record, reason)
                 return False

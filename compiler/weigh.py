@@ -21,25 +21,28 @@ class Scales:
         self._context = context
         self._last: tuple[int, float | None] = (-1, None)
 
-    def weight(self, step: Step, model: ir.Model, steps: int) -> float | None:
-        """The predicted latency of ``model``, after ``steps`` steps, if ``step`` is to be weighed.
+    def weighs(self, step: Step) -> bool:
+        """Whether the result of ``step`` is to be weighed."""
+        is_trade = isinstance(step.run, Pass) and step.run.trades
+        return is_trade and self._context.target.name == "cpu"
 
-        ``None`` otherwise, and where it cannot be predicted.
+    def verdict(self, step: Step, before: ir.Model, after: ir.Model, steps: int) -> str:
+        """Why ``step``, which made ``after`` of ``before``, is undone; empty if it is not.
+
+        ``steps`` is how many steps made ``before``. Where one of both cannot be predicted, nothing
+        is undone.
         """
-        target = self._context.target
-        if not isinstance(step.run, Pass) or not step.run.trades or target.name != "cpu":
-            return None
+        if not self.weighs(step):
+            return ""
+        first, second = self._predicted(before, steps), self._predicted(after, steps + 1)
+        if first is None or second is None or second <= first * NOISE:
+            return ""
+        self._last = (steps, first)
+        return f"it is predicted to run {second / first:.2f} times as long on the target"
+
+    def _predicted(self, model: ir.Model, steps: int) -> float | None:
         if self._last[0] != steps:
-            found = predicted_latency(model, self._context.dims, features=target.features)
+            features = self._context.target.features
+            found = predicted_latency(model, self._context.dims, features=features)
             self._last = (steps, found)
         return self._last[1]
-
-    def verdict(self, step: Step, before: float | None, model: ir.Model, steps: int) -> str:
-        """Why ``step``, which made ``model`` as the last of ``steps``, is undone; empty if not."""
-        if before is None:
-            return ""
-        after = self.weight(step, model, steps)
-        if after is None or after <= before * NOISE:
-            return ""
-        self._last = (steps - 1, before)
-        return f"it is predicted to run {after / before:.2f} times as long on the target"

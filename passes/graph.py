@@ -138,13 +138,17 @@ def values_in(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 _GRAPH_TYPES = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
+_WITH_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""The standard operators that hold graphs."""
 
 
 def subgraphs_of(node: ir.Node) -> tuple[ir.Graph, ...]:
     """The graphs that ``node`` holds as attributes: branches of ``If``, bodies of ``Loop``."""
+    # Asked of every node many times over, almost always in vain.
+    if not node.domain and node.op_type not in _WITH_GRAPHS:
+        return ()
     found: list[ir.Graph] = []
-    # Asked of every node many times over: the dictionary itself iterates ten times faster.
-    for attribute in node.attributes.data.values():
+    for attribute in node.attributes.values():
         if attribute.type in _GRAPH_TYPES and not attribute.is_ref():
             one = attribute.type == ir.AttributeType.GRAPH
             found.extend((attribute.value,) if one else attribute.value)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import onnx_ir as ir
 
-from ..graph import is_op, nodes_in, nodes_of
+from ..graph import graphs_of, is_op, nodes_in
 from .macs import macs
 
 __all__ = ["macs", "node_count", "operators", "parameters", "weight_bytes"]
@@ -17,7 +17,7 @@ _NOT_WEIGHTS = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}
 
 def node_count(model: ir.Model) -> int:
     """The nodes of the main graph and of all subgraphs, without ``Constant``."""
-    return sum(operators(model).values())
+    return sum(not is_op(node, "Constant") for node in nodes_in(model.graph))
 
 
 def operators(model: ir.Model) -> dict[str, int]:
@@ -49,15 +49,15 @@ def weight_bytes(model: ir.Model) -> int:
 def _constants(model: ir.Model) -> list[ir.TensorProtocol]:
     """The tensors of initializers and ``Constant`` nodes, in all graphs and functions."""
     found: dict[int, ir.TensorProtocol] = {}
-    for graph in model.graphs():
+    for graph in graphs_of(model):
         for value in graph.initializers.values():
             if value.const_value is not None:
                 found[id(value.const_value)] = value.const_value
-    for node in nodes_of(model):
-        if not is_op(node, "Constant"):
-            continue
-        attribute = node.attributes.get("value")
-        if attribute is not None and not attribute.is_ref():
-            # Not as_tensor(), whose check of the protocol takes longer than all else here.
-            found[id(attribute.value)] = attribute.value
+        for node in graph:
+            if not is_op(node, "Constant"):
+                continue
+            attribute = node.attributes.get("value")
+            if attribute is not None and not attribute.is_ref():
+                # Not as_tensor(), whose check of the protocol takes longer than all else here.
+                found[id(attribute.value)] = attribute.value
     return list(found.values())

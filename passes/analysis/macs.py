@@ -11,7 +11,7 @@ from onnx_ir.passes.common import InlinePass
 from ...backends.errors import ModelError
 from ...backends.feeds import dynamic_dims, plan_sizes, shape_at
 from ...backends.guess import fed_inputs
-from ..graph import nodes_in, subgraphs_of
+from ..graph import graphs_of, nodes_in, subgraphs_of
 from .shapes import annotate_shapes
 from .values import Facts
 
@@ -88,7 +88,7 @@ def _fed(model: ir.Model, dims: Mapping[str, int] | None, *, inline: bool) -> ir
         for value in fed_inputs(clone):
             if value.shape is not None:
                 value.shape = ir.Shape(shape_at(value, sizes))
-    for graph in clone.graphs():
+    for graph in graphs_of(clone):
         for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
             value.shape = _fixed(value.shape, sizes)
     if inline and clone.functions:

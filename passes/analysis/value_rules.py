@@ -240,7 +240,8 @@ def _expand(items: Array, call: Call) -> Array:
 
 
 def _constant_of_shape(call: Call) -> Sequence[Partial]:
-    value = call.node.attributes.get_tensor("value", None)
+    given = call.node.attributes.get("value")
+    value: ir.TensorProtocol | None = None if given is None else given.value
     shape = call.ints(0).tolist()
     if value is None or value.dtype not in TYPES or math.prod(shape) > LIMIT:
         raise UnknownError

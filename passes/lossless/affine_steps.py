@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..base import Array, Result
-from ..graph import is_op
+from ..graph import is_op, nodes_in
 from .affine import Affine
 from .affine_sizes import Sizes
 from .constants import resolve, resolved_constant
@@ -47,7 +47,7 @@ def chains(model: ir.Model, kinds: Container[str], sizes: Sizes, result: Result)
     for root in (model.graph, *(function.graph for function in model.functions.values())):
         seen: set[ir.Node] = set()
         opset = root.opset_imports.get("", 0)
-        for node in list(ir.traversal.RecursiveGraphIterator(root)):
+        for node in list(nodes_in(root)):
             if node in seen or node.graph is None or node.op_type not in kinds:
                 continue
             if node.domain not in {"", "ai.onnx"}:

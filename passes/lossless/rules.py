@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ..analysis.values import Facts
 from ..base import Context, Result
-from ..graph import graph_of, nodes_of, take_over
+from ..graph import graph_of, nodes_in, nodes_of, take_over
 from .constants import ConstantWriter, drop_unused
 from .patterns import Match, Number, OneOf, Op, Pattern, match, needed
 
@@ -117,7 +117,7 @@ class Rewriter:
         bodies: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
         for body in bodies:
             opset = body.opset_imports.get("", 0)
-            for node in list(ir.traversal.RecursiveGraphIterator(body)):
+            for node in list(nodes_in(body)):
                 root: ir.Node | None = node
                 while root is not None and root.graph is not None:
                     root = self._rewrite(root, rules, body, opset)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from ..analysis.partial import Item
 from ..analysis.values import Facts
 from ..base import Array, Context, Pass, Result
-from ..graph import constant, feeds_only, graph_of, is_op, take_over
+from ..graph import constant, feeds_only, graph_of, is_op, nodes_in, take_over
 from .constants import ConstantWriter, drop_unused
 
 _SINCE: Final = 15
@@ -42,7 +42,7 @@ class SimplifyShapes(Pass):
         simplifier = _Simplifier(model)
         for root in (model.graph, *(function.graph for function in model.functions.values())):
             opset = root.opset_imports.get("", 0)
-            for node in ir.traversal.RecursiveGraphIterator(root):
+            for node in nodes_in(root):
                 if node.domain or any(a.is_ref() for a in node.attributes.values()):
                     continue
                 if node.op_type in _REACHES and opset >= _SINCE:

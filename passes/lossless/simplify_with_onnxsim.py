@@ -70,6 +70,8 @@ class SimplifyWithOnnxsim(Pass):
             # An older version wants constants to be inputs, where reading a model took them out.
             before.ir_version = max(before.ir_version, 4)
             after = _simplified(_without_claims(before), self.max_growth)
+            if _same_graph(before.graph, after.graph):
+                return result
             simpler = from_proto(after)
             _give_back(simpler, weights)
         except _FAILURES as error:
@@ -77,7 +79,7 @@ class SimplifyWithOnnxsim(Pass):
             return result
         if reason := self._no_gain(model, simpler):
             result.decline("the model", because=reason)
-        elif not _same_graph(before.graph, after.graph):
+        else:
             _take_over(model, simpler)
             result.rewrote("the model")
         return result
@@ -203,6 +205,9 @@ def _same_graph(before: onnx.GraphProto, after: onnx.GraphProto) -> bool:
 
     onnxsim moves nodes that do not depend on each other about, in each run to another place.
     """
+    for old, new in ((before.input, after.input), (before.output, after.output)):
+        if [value.name for value in old] != [value.name for value in new]:
+            return False
     nodes = {tuple(node.output): node for node in after.node}
     weights = {tensor.name: tensor for tensor in after.initializer}
     return (
