@@ -55,7 +55,8 @@ def _broadcasting(sinker: Sinker, node: ir.Node) -> Sunk | None:
     def write(place: Place, x: ir.Value, others: Sequence[ir.Value | None]) -> ir.Value:
         operands = [x, *others]
         for index, moved in constants.items():
-            if (old := constant(node.inputs[index])) is None or old.shape != moved.shape:
+            old = constant(node.inputs[index])
+            if old is None or old.shape != moved.shape or not np.array_equal(old, moved):
                 operands[index] = place.constant("moved", moved)
         return place.add(node.op_type, operands, [*node.attributes.values()], like=node.outputs[0])
 

@@ -366,3 +366,15 @@ def test_a_column_minus_a_row_is_a_matrix(
     simplify(model)
 
     np.testing.assert_array_equal(answers(model, x=x)["y"], before)
+
+
+def test_a_cube_of_constants_is_turned(build: Build, answers: Answers) -> None:
+    lines = [f"a = {t(LAST, 'x')}", "b = Mul (a, cube)", f"y = {t(FIRST, 'b')}"]
+    model = build(graph(*lines, x="float[N,4,4,4]"), cube=floats(4, 4, 4))
+    x = floats(2, 4, 4, 4)
+    before = answers(model, x=x)["y"]
+
+    simplify(model)
+
+    assert kinds(model) == ["Mul"]
+    np.testing.assert_array_equal(answers(model, x=x)["y"], before)
