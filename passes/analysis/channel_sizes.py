@@ -15,8 +15,8 @@ import onnx_ir as ir
 from ..graph import constant, is_op
 
 if TYPE_CHECKING:
+    from .channel_flow import ChannelFlow
     from .channel_labels import Labels
-    from .channels import ChannelFlow
 
 
 def move_sizes(node: ir.Node, flow: ChannelFlow) -> bool:

@@ -115,19 +115,19 @@ def add_missing_shapes(model: ir.Model) -> None:
 
 
 def inferred_shapes(model: ir.Model) -> dict[ir.Value, ir.Shape]:
-    """The shape of every value of ``model``'s main graph whose rank follows from its inputs.
+    """The shape of every value of ``model``'s graphs whose rank follows from its inputs.
 
     ``model`` is not changed. See :func:`annotate_shapes` for what is inferred.
 
     Raises:
         ModelError: Shapes cannot be inferred at all.
     """
-    shapes = {value.name: _shape(value) for value in _main_values(with_shapes(model).graph)}
-    return {
-        value: shape
-        for value in _main_values(model.graph)
-        if (shape := shapes[value.name]) is not None
-    }
+    found: dict[ir.Value, ir.Shape] = {}
+    for ours, theirs in zip(graphs_of(model), graphs_of(with_shapes(model)), strict=True):
+        for value, known in zip(values_in(ours), values_in(theirs), strict=True):
+            if (shape := _shape(known)) is not None:
+                found[value] = shape
+    return found
 
 
 def _shape(value: ir.Value) -> ir.Shape | None:

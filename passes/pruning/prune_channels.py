@@ -13,8 +13,9 @@ import onnx_ir as ir
 from ...backends.errors import UsageError
 from ...backends.feeds import sizes_in
 from ...backends.targets import Target
+from ..analysis.channel_flow import describe
 from ..analysis.channel_rules import RULES
-from ..analysis.channels import ChannelGroup, OpId, Rule, channel_groups
+from ..analysis.channels import ChannelGroup, Coupling, OpId, Rule, channel_groups
 from ..analysis.macs import macs as count_macs
 from ..analysis.macs import sized
 from ..base import Context, Contract, Pass, Result
@@ -22,8 +23,12 @@ from ..errors import PassError
 from ..graph import is_constant
 from .importance import Criterion, importance
 from .reconstruct import consumers_of, solve_consumers
-from .select import Scope, select, work_of
+from .select import Scope, select
 from .slice import Cuts, Mask, cuts_of, slice_channels
+from .work import work_of
+
+TOLD = 4
+"""So many reasons why channels stay are told in an error; the report has all."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class PruneChannels(Pass):
         return self.reconstruct
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:
-        """Prune the main graph of ``model``.
+        """Prune ``model``, functions apart.
 
         ``Result.details`` holds ``macs`` (before, after), ``groups`` (channels before and after,
         by the name of the first tensor that has them), ``kept`` (for each weight and axis that
@@ -132,7 +137,7 @@ class PruneChannels(Pass):
             if group.frozen:
                 result.decline(group.name, because=group.frozen)
         groups = [group for group in coupling.groups if not group.frozen]
-        masks = self._choose(model, groups, before, context)
+        masks = self._choose(model, coupling, before, context)
         cuts = cuts_of(groups, masks)
         consumers = consumers_of(model.graph, cuts, result) if self.reconstruct else []
         dense = model.clone()
@@ -160,9 +165,10 @@ class PruneChannels(Pass):
         return result
 
     def _choose(
-        self, model: ir.Model, groups: Sequence[ChannelGroup], before: int, context: Context
+        self, model: ir.Model, coupling: Coupling, before: int, context: Context
     ) -> list[Mask]:
-        """The channels of each group that stay."""
+        """The channels of each free group that stay."""
+        groups = [group for group in coupling.groups if not group.frozen]
         rng = np.random.default_rng(context.seed)
         scores = [importance(group, self.criterion, rng) for group in groups]
         work = work_of(model, sized(model, context.dims), groups)
@@ -182,10 +188,25 @@ class PruneChannels(Pass):
         if least > budget + 0.5:
             raise PassError(
                 f"pruning keeps at least {(least + fixed) / before:.3g} of the "
-                f"multiply-accumulates of this model, {self.macs} was asked for",
-                hint="the report says why channels are not free to go",
+                f"multiply-accumulates of this model, {self.macs} was asked for: "
+                f"{_obstacles(coupling)}",
+                hint="a channel rule of your own frees channels that an operator freezes; "
+                "see the guide on pruning",
             )
         return masks
+
+
+def _obstacles(coupling: Coupling) -> str:
+    """Why no more channels are free to go, the groups with the most channels first."""
+    frozen = sorted((g for g in coupling.groups if g.frozen), key=lambda g: -g.size)
+    told = [f"{group.size} channels of {group.name!r} stay: {group.frozen}" for group in frozen]
+    told += [
+        f"{describe(node)}: {refusal}"
+        for node, refusal in coupling.refusals.items()
+        if "not constant" in refusal
+    ]
+    more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
+    return "; ".join(told[:TOLD]) + more if told else "so many channels have to stay"
 
 
 def _sizes(model: ir.Model, context: Context) -> dict[str, int]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from ..analysis.channel_flow import Change, Mask, input_of
 from ..analysis.channels import ChannelGroup, Coupling
-from ..graph import Names, add_initializer, constant, is_op
+from ..graph import Names, add_initializer, constant, constant_tensor, is_op
 
-Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
-"""For each channel of a group, or each index of an axis, whether it stays."""
+__all__ = ["Cuts", "Mask", "cuts_of", "slice_channels"]
 
 Cuts: TypeAlias = Mapping[ir.Value, Mapping[int, Mask]]
 """For each tensor and each axis of it that loses something: what stays."""
@@ -34,42 +34,51 @@ def cuts_of(groups: Sequence[ChannelGroup], masks: Sequence[Mask]) -> Cuts:
 def slice_channels(model: ir.Model, coupling: Coupling, cuts: Cuts) -> None:
     """Cut ``cuts`` out of ``model``.
 
-    Weights are cut, shapes of intermediate tensors updated, the ``group`` of depthwise
-    convolutions set, and the shapes that Reshapes ask for written anew. The result computes what
-    ``model`` would with all removed slices of weights set to zero.
+    Weights are cut, shapes of intermediate tensors updated, and nodes repaired that say how many
+    channels there are. The result computes what ``model`` would with all removed slices of
+    weights set to zero.
     """
     names = Names(model)
-    for node in model.graph:
-        if is_op(node, "Conv") and node.inputs[1] in cuts:
-            _set_group(node, cuts)
-    for node, request in coupling.reshapes.items():
-        if node.outputs[0] in cuts:
-            shape = list(request)
-            for axis, mask in cuts[node.outputs[0]].items():
-                shape[axis] = int(mask.sum())
-            name = names.fresh(f"{node.outputs[0].name}.shape")
-            array = np.array(shape, dtype=np.int64)
-            node.replace_input_with(1, add_initializer(model.graph, name, array))
+
+    def stays(value: ir.Value | None, axis: int) -> Mask | None:
+        return None if value is None else cuts.get(value, {}).get(axis)
+
+    for node, repair in coupling.repairs.items():
+        change = repair(stays)
+        if change is not None:
+            _apply(node, change, model.graph, names)
     for value, axes in cuts.items():
         _cut(model.graph, value, axes, names)
     RemoveUnusedNodesPass()(model)
 
 
-def _set_group(node: ir.Node, cuts: Cuts) -> None:
-    """Depthwise, there are as many groups as input channels; other groups only get narrower."""
-    groups, weight = node.attributes.get_int("group", 1), node.inputs[1]
-    array = constant(weight)
-    if weight is None or array is None or groups == 1 or array.shape[1] > 1:
-        return
-    stays = cuts[weight].get(0)
-    if stays is not None:
-        node.attributes.add(ir.AttrInt64("group", groups * int(stays.sum()) // len(stays)))
+def _apply(node: ir.Node, change: Change, graph: ir.Graph, names: Names) -> None:
+    for index, numbers in change.inputs.items():
+        array = np.array(numbers, dtype=np.int64)
+        old = constant_tensor(input_of(node, index))
+        if old is not None:
+            array = array.astype(old.numpy().dtype)
+        role = "shape" if is_op(node, "Reshape") else f"input.{index}"
+        name = names.fresh(f"{node.outputs[0].name}.{role}")
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, add_initializer(graph, name, array))
+    for name in change.without:
+        node.attributes.pop(name, None)
+    for name, number in change.attributes.items():
+        if isinstance(number, int):
+            node.attributes.add(ir.AttrInt64(name, number))
+        else:
+            node.attributes.add(ir.AttrInt64s(name, number))
 
 
 def _cut(graph: ir.Graph, value: ir.Value, axes: Mapping[int, Mask], names: Names) -> None:
     if value.shape is not None:
         left = {axis: int(mask.sum()) for axis, mask in axes.items()}
-        value.shape = ir.Shape(left.get(axis, dim) for axis, dim in enumerate(value.shape))
+        value.shape = ir.Shape(
+            left.get(axis, dim) if isinstance(dim, int) else dim
+            for axis, dim in enumerate(value.shape)
+        )
     array = constant(value)
     if array is None:
         return

@@ -10,13 +10,17 @@ import pytest
 
 from onnxpress.backends.base import SessionConfig
 from onnxpress.backends.ort import session_of
-from onnxpress.passes.analysis.channel_reshapes import blocks, regrouped, resolved
+from onnxpress.passes.analysis.channel_reshapes import Product, Size, blocks, regrouped, resolved
 from onnxpress.passes.analysis.channel_rules import RULES, elementwise
 from onnxpress.passes.analysis.channels import ChannelGroup, Member, Rule, channel_groups
 from onnxpress.passes.base import Array
 from onnxpress.passes.graph import add_initializer, constant
 from onnxpress.passes.pruning.slice import Cuts, cuts_of, slice_channels
-from tests.passes.analysis.channel_cases import CASES, REFUSED, Case
+from tests.passes.analysis import channel_axis_cases, channel_cases
+from tests.passes.analysis.channel_cases import Case
+
+CASES = channel_cases.CASES | channel_axis_cases.CASES
+REFUSED = channel_cases.REFUSED | channel_axis_cases.REFUSED
 
 
 def listing(model: ir.Model) -> list[str]:
@@ -153,16 +157,16 @@ def test_blocks(
         (("N", 4, 6), ("N", None, 3), ("N", 8, 3)),
         (("N", 4, 6), ("N", None, None), ("N", None, None)),
         (("N", 4, 5), (None, 3), (None, 3)),
-        (("N", "T", 5), (None, 5), (None, 5)),
+        (("N", "T", 5), (None, 5), (Product(1, ("N", "T")), 5)),
+        (("N", 2, "T", 5), (None, "T", 5), (Product(2, ("N",)), "T", 5)),
+        ((Product(2, ("N",)), 5), ("N", None, 5), ("N", 2, 5)),
         ((None, 4), (None, 2), (None, 2)),
         (("N", 4), ("M", None), ("M", None)),
         (("N", 0), (None, 0), (None, 0)),
     ],
 )
 def test_one_unknown_size_is_worked_out(
-    before: tuple[int | str | None, ...],
-    after: tuple[int | str | None, ...],
-    expected: tuple[int | str | None, ...],
+    before: tuple[Size, ...], after: tuple[Size, ...], expected: tuple[Size, ...]
 ) -> None:
     assert resolved(before, after) == expected
 
@@ -178,3 +182,10 @@ def test_labels_through_a_reshape() -> None:
     assert last[1].tolist() == [7, 8, 7, 8, 7, 8]
     assert regrouped(np.arange(4), 0, (4,), (2, 2)) is None
     assert regrouped(labels, 0, (2, "T"), (None,)) is None
+    assert regrouped(labels, 1, ("N", 2), ("T", "S")) is None
+    periodic = regrouped(labels, 1, ("N", 2), (Product(2, ("N",)),))
+    assert periodic is not None
+    assert (periodic[0], periodic[1].tolist()) == (0, [7, 8])
+    back = regrouped(labels, 0, (Product(2, ("N",)),), ("N", 2))
+    assert back is not None
+    assert (back[0], back[1].tolist()) == (1, [7, 8])

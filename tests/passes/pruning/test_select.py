@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from onnxpress.passes.analysis.channel_rules import RULES
 from onnxpress.passes.analysis.channels import channel_groups
 from onnxpress.passes.analysis.macs import macs, sized
-from onnxpress.passes.pruning.select import Extent, NodeWork, Scope, Work, select, work_of
+from onnxpress.passes.pruning.select import Scope, select
 from onnxpress.passes.pruning.slice import Mask, cuts_of, slice_channels
+from onnxpress.passes.pruning.work import Extent, NodeWork, Work, work_of
 from tests.passes.pruning.helpers import build, networks, normal
 
 
