@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from .channel_attention import ATTENTION, MICROSOFT_ATTENTION
 from .channel_elementwise import ELEMENTWISE, MICROSOFT_ELEMENTWISE, elementwise
 from .channel_flow import Rule
 from .channel_layers import LAYERS
@@ -19,11 +20,11 @@ from .channels import OpId
 
 __all__ = ["RULES", "elementwise"]
 
+_STANDARD = {**ATTENTION, **ELEMENTWISE, **LAYERS, **NORMS, **PARTS, **VIEWS}
+_MICROSOFT = {**MICROSOFT_ATTENTION, **MICROSOFT_ELEMENTWISE}
+
 RULES: Mapping[OpId, Rule] = MappingProxyType(
-    {
-        ("", name): rule
-        for name, rule in {**ELEMENTWISE, **LAYERS, **NORMS, **PARTS, **VIEWS}.items()
-    }
-    | {("com.microsoft", name): rule for name, rule in MICROSOFT_ELEMENTWISE.items()}
+    {("", name): rule for name, rule in _STANDARD.items()}
+    | {("com.microsoft", name): rule for name, rule in _MICROSOFT.items()}
 )
 """The rule of each operator. For one of your own pass ``{**RULES, (domain, op_type): rule}``."""

@@ -133,6 +133,8 @@ def _products(node: ir.Node) -> list[tuple[int, list[tuple[int, int]]]]:
 def _multiplied(node: ir.Node) -> list[tuple[int, int]]:
     if is_op(node, "Conv", "ConvTranspose"):
         return [(1, 0), (1, 1)]
+    if node.op_type in {"Attention", "MultiHeadAttention"}:
+        return [(0, 2 if len(_sizes(node.inputs[0])) == 3 else 1)]
     if is_op(node, "Gemm"):
         return [(0, 1 if node.attributes.get_int("transA", 0) else 0), (1, 0), (1, 1)]
     if is_op(node, "MatMul"):

@@ -34,6 +34,22 @@ CASES: dict[str, Case] = {
         ),
         inputs="float[N,T,5] x",
     ),
+    "attention with grouped queries": Case(
+        """
+        q = MatMul (x, wq)
+        k = MatMul (x, wk)
+        v = MatMul (x, wv)
+        a = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v)
+        y = MatMul (a, wo)
+        """,
+        "wq 5 8, wk 5 4, wv 5 6, wo 12 3",
+        (
+            "2: wq.1[00001111] q.2[00001111] wk.1[0011] k.2[0011] wv.1[000111] v.2[000111] "
+            "a.2[000000111111] wo.0[000000111111]",
+        ),
+        inputs="float[N,T,5] x",
+        opset=23,
+    ),
     "heads packed with query, key and value": Case(
         """
         a = MatMul (x, w)
