@@ -30,6 +30,7 @@ def inspect(
         ),
     ] = False,
     target: common.TargetOption = None,
+    data: common.DataOption = None,
     json: common.Json = False,
     quiet: common.Quiet = False,
     verbose: Annotated[bool, common.verbose("opsets and metadata")] = False,
@@ -38,7 +39,7 @@ def inspect(
     """Show what is in MODEL: size, cost, inputs, outputs, operators, oddities.
 
     Multiply-accumulates (MACs) are counted at the sizes that --dim gives, and at the smallest
-    ones otherwise.
+    ones otherwise. With --quantization, --data also tells what saturation costs on the target.
 
     Examples:
         onnxpress inspect model.onnx
@@ -64,12 +65,15 @@ def inspect(
             progress("screening", 0, None)
             facts["security"] = screen(read, model)
         if quantization:
+            from ...backends.data import open_data
             from ...backends.environment import detect_target
+            from ...backends.ort import specs_of
             from ..inspect_quantization import inspect_quantization
 
             progress("looking for integer kernels", 0, None)
             machine = detect_target(target or "cpu")
-            facts["quantization"] = inspect_quantization(read, machine)
+            samples = open_data(data, specs_of(read)) if data is not None else None
+            facts["quantization"] = inspect_quantization(read, machine, samples)
     if json:
         terminal.print_json(facts)
         return

@@ -35,6 +35,9 @@ def kernels(console: Console, found: dict[str, Any], *, verbose: bool = False) -
         channels = sum(group["channels"] for group in groups)
         told = f"{saturating:,} of {channels:,} output channels can overflow on the target"
         rows.append(("saturation", f"[bold red]{told}[/]"))
+    for name, decibels in found.get("saturation_db", {}).items():
+        told = "none" if decibels is None else f"{decibels:.1f} dB of signal over what is lost"
+        rows.append(("its cost", escape(f"{told}, in {name}")))
     console.print()
     console.print(terminal.facts(rows))
     console.print(_every(groups) if verbose else _alike(groups))

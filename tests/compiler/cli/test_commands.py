@@ -292,6 +292,11 @@ def test_inspect_tells_what_becomes_of_a_quantized_model(
     assert "output channels can overflow on the target" in done.out
     assert "can overflow" not in onnxpress(*command[:-1], "cpu:zen4").out
     assert "QLinearConv" in onnxpress(*command, "--verbose").out
+    costs = onnxpress(*command, "--data", data, "--json").json["quantization"]["saturation_db"]
+    assert 15 < costs["probabilities"] < 50
+    assert "dB of signal" in onnxpress(*command, "--data", data).out
+    exact = onnxpress(*command[:-1], "cpu:zen4", "--data", data, "--json").json["quantization"]
+    assert exact["saturation_db"] == {"probabilities": None}
     assert onnxpress(*command[:-1], "cpu:z80").code == 2
     assert "no operator" in onnxpress("inspect", model, "--quantization").out
 
