@@ -125,9 +125,9 @@ def preset(level: int, target: Target) -> Pipeline:
     if level == 1 or target.name == "portable":
         return parse(f"{_ALL_STORED},{_STRUCTURE}")
     return parse(
-        f"inline-functions,batch-slices,{_FOR_TARGET},{_STRUCTURE},fuse-attention,fuse-siblings,"
-        "simplify-with-onnxsim,"
-        "fold-constants,widen-convs,simplify-layout,cleanup,fill-blocks,name-sizes"
+        f"inline-functions,batch-slices,{_FOR_TARGET},{_STRUCTURE},{_OF_NEWER_VERSIONS},"
+        "fuse-siblings,simplify-with-onnxsim,fold-constants,widen-convs,simplify-layout,cleanup,"
+        "fill-blocks,name-sizes"
     )
 
 
@@ -137,6 +137,8 @@ factors before equal nodes are merged, which makes layers that nothing can be fo
 _ALL_STORED = _ALGEBRA.replace("fold-constants", f"fold-constants{{max_weight={2**30}}}")
 """Weights that nodes compute from little are stored, whatever their size: fewest nodes."""
 _FOR_TARGET = _ALGEBRA.replace("recognize-activations", "recognize-activations{for_target=true}")
+_OF_NEWER_VERSIONS = "fuse-attention,recognize-activations{for_target=true}"
+"""The first may raise the version of the operators, and there are more operators to write then."""
 _STRUCTURE = (
     "simplify-layout,simplify-indexing,fold-affine,compose-layers,merge-branches,fuse-gemm,simplify-shapes,"
     "hoist-invariants,fold-constants,cleanup"

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from ..analysis.values import Facts
 from .bounds_rules import BOUNDS, HARD_SIGMOID, HARD_SWISH, LEAKY_RELU
+from .normalization_rules import NORMALIZATIONS
 from .patterns import Anything, Match, one_of, op, product
-from .reduction_rules import GLOBAL_AVERAGE, LAYER_NORM, LAYER_NORM_BIAS, SOFTMAX
+from .reduction_rules import GLOBAL_AVERAGE, SOFTMAX
 from .rules import Rule, Rules, contrib
 
 X: Final = Anything("x")
@@ -128,5 +129,5 @@ MISH: Final = Rule(
 ACTIVATIONS: Final = Rules.of(
     *(BOUNDS, HARD_SIGMOID, HARD_SWISH, LEAKY_RELU),
     *(SIGMOID, SILU, GELU, TANH_GELU, MISH_ON_CPU, MISH),
-    *(SOFTMAX, LAYER_NORM, LAYER_NORM_BIAS, GLOBAL_AVERAGE),
+    *(SOFTMAX, *NORMALIZATIONS, GLOBAL_AVERAGE),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any, TypeAlias
@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.values import Facts
 from ..base import Array
 from ..graph import constant_tensor, is_op
 from .constants import resolve, resolved_constant
@@ -45,6 +46,13 @@ class Const:
 
 
 @dataclass(frozen=True, eq=False)
+class Computed:
+    """To be written only: a constant, made of a match and of what is known of sizes."""
+
+    make: Callable[[Match, Facts], Array]
+
+
+@dataclass(frozen=True, eq=False)
 class Op:
     """A node of a standard operator.
 
@@ -69,7 +77,7 @@ class OneOf:
     choices: tuple[Pattern, ...]
 
 
-Pattern: TypeAlias = Anything | Number | Const | Op | OneOf
+Pattern: TypeAlias = Anything | Number | Const | Computed | Op | OneOf
 
 
 def op(op_type: str, *inputs: Pattern | float | None, **attributes: Any) -> Op:
@@ -180,8 +188,10 @@ def _value(pattern: Pattern | None, value: ir.Value | None, bound: _Bound) -> It
             yield from _node(pattern, producer, bound)
     elif isinstance(pattern, Number):
         yield from _number(pattern, value, bound)
-    elif bound.values.get(pattern.name, value) is value and (
-        isinstance(pattern, Anything) or resolved_constant(value) is not None
+    elif (
+        isinstance(pattern, Anything | Const)
+        and bound.values.get(pattern.name, value) is value
+        and (isinstance(pattern, Anything) or resolved_constant(value) is not None)
     ):
         yield _with(bound, values={**bound.values, pattern.name: value})
 

@@ -12,10 +12,10 @@ import onnx
 import onnx_ir as ir
 
 from ..analysis.values import Facts
-from ..base import Context, Result
+from ..base import Array, Context, Result
 from ..graph import graph_of, nodes_in, nodes_of, take_over
 from .constants import ConstantWriter, drop_unused
-from .patterns import Match, Number, OneOf, Op, Pattern, match, needed
+from .patterns import Anything, Computed, Const, Match, Number, OneOf, Op, Pattern, match, needed
 
 CONTRIB: Final = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
@@ -189,7 +189,8 @@ class Rewriter:
 
     def _replace(self, found: Match, tree: Op, opset: int) -> ir.Node:
         root = found.root
-        new = _TreeWriter(found, self._constants, self._dtype(found), opset).write(tree)
+        dtype = self._dtype(found)
+        new = _TreeWriter(found, self._facts, self._constants, dtype, opset).write(tree)
         old = root.outputs[0]
         self._present.update(needed(tree))
         take_over(new.outputs[0], old)
@@ -211,11 +212,13 @@ class _TreeWriter:
     def __init__(
         self,
         found: Match,
+        facts: Facts,
         constants: ConstantWriter,
         dtype: ir.DataType | None,
         opset: int,
     ) -> None:
         self._found = found
+        self._facts = facts
         self._constants = constants
         self._dtype = dtype or ir.DataType.FLOAT
         self._opset = opset
@@ -247,12 +250,16 @@ class _TreeWriter:
         if isinstance(tree, Op):
             return self.write(tree).outputs[0]
         if isinstance(tree, Number):
-            array = np.array(self._number(tree), self._dtype.numpy())
-            root = self._found.root
-            return self._constants.add(graph_of(root), f"{self._base}.number", array, root)
-        if (name := getattr(tree, "name", None)) is not None:
-            return self._found[name]
+            return self._constant("number", np.array(self._number(tree), self._dtype.numpy()))
+        if isinstance(tree, Computed):
+            return self._constant("vector", tree.make(self._found, self._facts))
+        if isinstance(tree, Anything | Const):
+            return self._found[tree.name]
         raise TypeError("a choice cannot be written")
+
+    def _constant(self, role: str, array: Array) -> ir.Value:
+        root = self._found.root
+        return self._constants.add(graph_of(root), f"{self._base}.{role}", array, root)
 
     def _attribute(self, value: Any) -> Any:
         if isinstance(value, Number):

@@ -20,7 +20,7 @@ from tests.compiler.mutation import Mutate
 from tests.graph_building.registry import ENTRIES
 from tests.graphs import STEPS, Case, cases, plain
 
-OURS = exact_passes()
+OURS = (*exact_passes(), "recognize-activations{for_target=true}")
 LEVEL_2 = str(preset(2, Target("cpu")))
 
 always = settings(derandomize=True, suppress_health_check=list(HealthCheck))

@@ -283,6 +283,48 @@ SPELLINGS: dict[str, tuple[str, str, int]] = {
         "LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, gain)",
         18,
     ),
+    "layer normalization, the difference twice": (
+        "m = ReduceMean(x, last) d = Sub(x, m) k = ReduceMean(x, last) c = Sub(x, k) q = Pow(c, n2)"
+        " v = ReduceMean(q, last) w = Add(v, fifth) s = Sqrt(w) n = Div(d, s) y = Mul(n, gain)",
+        "LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, gain)",
+        18,
+    ),
+    "layer normalization as TensorFlow has it": (
+        "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
+        " w = Add(v, fifth) s = Sqrt(w) r = Reciprocal(s) f = Mul(r, gain) a = Mul(x, f)"
+        " g = Mul(m, f) b = Sub(bias, g) y = Add(a, b)",
+        "LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, gain, bias)",
+        18,
+    ),
+    "layer normalization without parameters": (
+        "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
+        " w = Add(v, fifth) s = Sqrt(w) y = Div(d, s)",
+        'LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, "y.vector")',
+        18,
+    ),
+    "layer normalization with a bias": (
+        "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
+        " w = Add(v, fifth) s = Sqrt(w) n = Div(d, s) y = Add(n, bias)",
+        'LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, "n.vector", bias)',
+        18,
+    ),
+    "layer normalization, two factors": (
+        "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
+        " w = Add(v, fifth) s = Sqrt(w) n = Div(d, s) g = Mul(n, gain) y = Mul(gain, g)",
+        'LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, "y.vector")',
+        18,
+    ),
+    "root mean square": (
+        "q = Mul(x, x) v = ReduceMean(q, last) w = Add(v, fifth) s = Sqrt(w) r = Reciprocal(s)"
+        " n = Mul(x, r) y = Mul(gain, n)",
+        "RMSNormalization <axis: int = -1, epsilon: float = 0.2> (x, gain)",
+        23,
+    ),
+    "root mean square without factors": (
+        "q = Pow(x, n2) v = ReduceMean(q, last) w = Add(v, fifth) s = Pow(w, half) y = Div(x, s)",
+        'RMSNormalization <axis: int = -1, epsilon: float = 0.2> (x, "y.vector")',
+        23,
+    ),
 }
 
 
@@ -338,6 +380,20 @@ SEVERAL: dict[str, tuple[str, int, bool, str]] = {
         9,
         True,
         "Clip Exp Add Mul Add Div Mul",
+    ),
+    "root mean square before its operator, for the target": (
+        "q = Mul(x, x) v = ReduceMean<axes=[-1]>(q) w = Add(v, fifth) s = Sqrt(w) r = Reciprocal(s)"
+        " n = Mul(x, r) y = Mul(gain, n)",
+        17,
+        True,
+        "Pow ReduceMean Add Sqrt Div Mul",
+    ),
+    "root mean square along axes that are an input": (
+        "q = Mul(x, x) v = ReduceMean(q, last) w = Add(v, fifth) s = Sqrt(w) r = Div(n1, s)"
+        " n = Mul(x, r) y = Mul(gain, n)",
+        18,
+        True,
+        "Pow ReduceMean Add Sqrt Div Mul",
     ),
     "tanh gelu for the target": (
         "p = Pow(x, n3) c = Mul(p, cubic) a = Add(x, c) s = Mul(a, slope) t = Tanh(s)"
@@ -441,7 +497,23 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
         "m = ReduceMean<axes=[1]>(x) d = Sub(x, m) q = Mul(d, d) v = ReduceMean<axes=[1]>(q)"
         " w = Add(v, fifth) s = Sqrt(w) n = Div(d, s) y = Mul(n, gain)",
         {},
-        "it is not known to go along the last axis, with a factor for each place there",
+        "it is not known to go along the last axis, of a size that is known",
+    ),
+    "a layer normalization before its operator": (
+        "m = ReduceMean<axes=[-1]>(x) d = Sub(x, m) q = Mul(d, d) v = ReduceMean<axes=[-1]>(q)"
+        " w = Add(v, fifth) s = Sqrt(w) y = Div(d, s)",
+        {"opset": 13},
+        "there is no LayerNormalization for its type in version 13 of the operators",
+    ),
+    "a root mean square before its operator": (
+        "q = Mul(x, x) v = ReduceMean(q, last) w = Add(v, fifth) s = Sqrt(w) y = Div(x, s)",
+        {"opset": 18},
+        "there is no RMSNormalization for its type in version 18 of the operators",
+    ),
+    "a root mean square along another axis": (
+        "q = Mul(x, x) v = ReduceMean(q, second) w = Add(v, fifth) s = Sqrt(w) y = Div(x, s)",
+        {"opset": 23},
+        "it is not known to go along the last axis, of a size that is known",
     ),
     "a constant with more axes": (
         "y = Max(x, wide)",
@@ -529,6 +601,48 @@ main (float[N,2,6,6] x) => (float[N,4,p,q] y) {
   y = ReduceMean <axes = [AXES]> (r)
 }
 """
+
+
+INSTANCES = """<ir_version: 8, opset_import: ["" : 17]>
+main (float[N,C,H,W] x) => (float[N,C,H,W] y) {
+  m = ReduceMean <axes = [AXES]> (x)
+  d = Sub(x, m)
+  q = Mul(d, d)
+  v = ReduceMean <axes = [AXES]> (q)
+  w = Add(v, fifth)
+  s = Sqrt(w)
+  n = Div(d, s)
+  f = Mul(n, gain)
+  y = Add(f, bias)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("axes", "channels", "because"),
+    [
+        ("2, 3", "4", ""),
+        ("-2, -1", "4", ""),
+        ("2, 3", "C", "what it normalizes is not known to have channels, so and so many"),
+        ("1, 3", "4", "it is not over all places of a channel"),
+    ],
+)
+def test_an_instance_normalization(
+    axes: str, channels: str, because: str, build: Build, answers: Answers
+) -> None:
+    rng = np.random.default_rng(0)
+    affine = {name: rng.normal(size=(4, 1, 1)).astype(np.float32) for name in ("gain", "bias")}
+    text = INSTANCES.replace("AXES", axes).replace("C,", f"{channels},")
+    model = build(text, fifth=np.float32(0.2), **affine)
+    x = rng.normal(size=(2, 4, 5, 6)).astype(np.float32)
+    before = answers(model, x=x)["y"]
+
+    result = recognize(model)
+
+    assert list(result.declined.values()) == ([because] if because else [])
+    kinds = [node.op_type for node in model.graph]
+    assert result.modified == (kinds == ["InstanceNormalization", "Mul", "Add"]) == (not because)
+    np.testing.assert_allclose(answers(model, x=x)["y"], before, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("axes", "expected"), [("2, 3", True), ("-1, -2", True), ("1, 2", False)])
