@@ -22,6 +22,7 @@ from . import (
     layout,
     lossless_suite,
     probes,
+    quantization,
     rewrites_suite,
     suites,
     text_lines,
@@ -38,6 +39,7 @@ SUITES = {
     "lossless": lossless_suite.lossless_suite,
     "rewrites": rewrites_suite.rewrites_suite,
     "shipped": suites.shipped_suite,
+    "quantization": quantization.quantization_suite,
 }
 run = typer.Typer(help="The same suites, as `run SUITE`.", no_args_is_help=True)
 for name, suite in SUITES.items():

@@ -36,7 +36,10 @@ _BUILTIN: dict[str, str] = {
     "simplify-with-onnxsim": ".lossless.simplify_with_onnxsim:SimplifyWithOnnxsim",
     "stack-members": ".ensembles.stack_members:StackMembers",
     "insert-qdq": ".quantization.insert_qdq:InsertQDQ",
+    "equalize": ".quantization.equalize:Equalize",
+    "smooth-activations": ".quantization.smooth:SmoothActivations",
     "refit": ".quantization.refit:Refit",
+    "correct-bias": ".quantization.correct_bias:CorrectBias",
     "prune-channels": ".pruning.prune_channels:PruneChannels",
 }
 """Built-in passes, loaded one at a time: a pipeline of one pass imports that pass only."""

@@ -121,7 +121,7 @@ def _extremes(
 
     ranges = dict.fromkeys(names, Range())
     seen = 0
-    for feeds, count in _batches(model, data, samples, BATCH):
+    for feeds, count in batches_of(model, data, samples):
         answers = session.run(feeds)
         for name, (low, high, sound) in zip(names, statistics, strict=True):
             if answers[sound] != 0:
@@ -167,7 +167,7 @@ def _cut(
     zeros = dict.fromkeys(wide, 0)
     session = context.sessions(model, SessionConfig(), list(wide))
     done = 0
-    for feeds, count in _batches(model, data, samples, 1):
+    for feeds, count in batches_of(model, data, samples, 1):
         for name, answer in session.run(feeds).items():
             counts[name] += _counted(answer, wide[name])
             zeros[name] += int(answer.size - np.count_nonzero(answer))
@@ -235,7 +235,9 @@ def _outputs(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _batches(model: ir.Model, data: Data, samples: int, most: int) -> Iterator[tuple[Feeds, int]]:
+def batches_of(
+    model: ir.Model, data: Data, samples: int, most: int = BATCH
+) -> Iterator[tuple[Feeds, int]]:
     """Feeds with what ``model`` wants and no more, and the number of samples in each.
 
     A model with a fixed batch gets whole batches only.

@@ -56,6 +56,13 @@ class QuantizedLayer:
         return np.float32(_array(_producer(self.input).inputs[1]).item())
 
     @property
+    def float_bias(self) -> Array:
+        """The bias before rounding; 0 without one."""
+        if self.bias is None:
+            return np.zeros(())
+        return np.asarray(self.bias.outputs[0].meta[FLOAT])
+
+    @property
     def name(self) -> str:
         """The name of what it computes, which is that in :func:`float_twin` as well."""
         return self.node.outputs[0].name or ""

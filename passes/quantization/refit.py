@@ -13,11 +13,12 @@ from ...backends.data import Data
 from ...backends.errors import DataError, UsageError
 from ..base import Array, Context, Contract, Pass, Result
 from ..errors import PassError
-from ..graph import Names, constant
-from ..pruning.layers import ConvLayer, Layer, layer_of
+from ..graph import Names
+from ..pruning.layers import Layer, layer_of
 from ..pruning.least_squares import Moments, best_ridge
 from ..pruning.replay import Replay
 from .arithmetic import ACCUMULATOR_LIMIT, SMALLEST_SCALE, WMAX
+from .matrices import largest_sums, matrices, partners, step_matrices
 from .quantized import QuantizedLayer, float_twin, quantized_layers
 from .rounding import Feedback, Grid, error, improved, nearest
 
@@ -40,8 +41,6 @@ SMALLER = (1.0, 0.93, 0.86)
 
 TINY = 1e-30
 TINY32 = float(np.finfo(np.float32).tiny)
-PAIR = 128
-"""The sum of two integers that never saturates; see :func:`~.arithmetic.worst_pairs`."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +175,9 @@ class _Fitter:
         self, layer: QuantizedLayer, twin: Layer, wanted: Array, moments: Moments
     ) -> list[float] | str:
         shape = wanted.shape[0], 1, wanted.shape[2]
-        old = _matrices(layer.integers, layer, twin)
-        scale = np.broadcast_to(layer.scale.astype(np.float64).reshape(-1), wanted[:, 0].size)
-        scale = scale.reshape(shape)
-        limits = _limits(old, partner := _partners(twin, old.shape[1]))
+        old = matrices(layer.integers, layer, twin)
+        scale = step_matrices(layer, wanted)
+        limits = largest_sums(old, partner := partners(twin, old.shape[1]))
         floor = np.broadcast_to(_floor(layer, moments, wanted), shape)
         new, steps = old.copy(), scale.copy()
         for group, weight in enumerate(wanted):
@@ -256,40 +254,6 @@ def _candidates(weight: Array, grid: Grid, floor: Array, one_step: bool) -> Iter
 
 def _float32(steps: Array) -> Array:
     return np.asarray(steps.astype(np.float32).astype(np.float64))
-
-
-def _matrices(stored: Array, layer: QuantizedLayer, twin: Layer) -> Array:
-    """``stored`` as ``twin`` sees its weight: ``[group, input, output]``."""
-    if isinstance(twin, ConvLayer):
-        groups = layer.node.attributes.get_int("group", 1)
-        shaped = stored.reshape(groups, len(stored) // groups, -1).swapaxes(1, 2)
-    else:
-        shaped = (stored.T if twin.axes == (1, 0) else stored)[np.newaxis]
-    return shaped.astype(np.float64)
-
-
-def _partners(twin: Layer, inputs: int) -> Array:
-    """For each input the one that a kernel may add to it in 16 bits, in the order it walks them.
-
-    That is height, width, channel for ``Conv``; depthwise kernels add nothing in 16 bits.
-    """
-    partner = np.full(inputs, -1)
-    order = np.arange(inputs)
-    if isinstance(twin, ConvLayer):
-        weight = constant(twin.node.inputs[1])
-        if weight is None or (weight.shape[1] == 1 and twin.depthwise):
-            return partner
-        order = order.reshape(weight.shape[1], -1).T.reshape(-1)
-    even = inputs // 2 * 2
-    partner[order[0:even:2]], partner[order[1:even:2]] = order[1:even:2], order[0:even:2]
-    return partner
-
-
-def _limits(integers: Array, partner: Array) -> Array:
-    """``[group, output]``: the largest sum of a pair, none larger than there is or is safe."""
-    first = np.flatnonzero(partner > np.arange(len(partner)))
-    sums = np.abs(integers[:, first] + integers[:, partner[first]])
-    return np.asarray(np.maximum(sums.max(axis=1, initial=0.0), PAIR))
 
 
 def _floor(layer: QuantizedLayer, moments: Moments, weight: Array) -> Array:

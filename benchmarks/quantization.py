@@ -1,0 +1,224 @@
+"""int8 of the nets that ship, by onnxpress and by other tools: noise, accuracy, on the same digits.
+
+Every tool calibrates on the same 256 unlabelled digits, several times on others, and is tested on
+the 2,000 test digits, which no calibration sees. The noise is that of all outputs against the float
+net, in decibels: ``real`` with the kernels of this CPU, ``simulated`` with optimizations off, in
+float arithmetic. One calibration moves it by more than a decibel, so means over several count.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import typer
+from rich.console import Console
+
+import onnxpress
+from onnxpress.backends.base import Array, Feeds
+from onnxpress.passes.analysis.fidelity import Fidelity
+
+from . import store
+from .apart import CallError, apart
+from .corpus import SHIPPED
+from .printing import Limit, Results, say, table, wrote
+from .zoo.digits import DATA, Digits, load, shipped_for_testing, split
+
+NETS = ("mnist_cnn_0", "mnist_resnet", "mnist_mobilenet")
+SAMPLES = 256
+LEVELS = {
+    "real": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "simulated": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Calibration images in memory, as every tool wants them in its own way."""
+
+    array: Array
+
+    def batches(self, size: int) -> Iterator[Feeds]:
+        """As onnxpress reads them."""
+        for start in range(0, len(self.array), size):
+            yield {"image": self.array[start : start + size]}
+
+
+Tool = Callable[[Path, Path, Array], None]
+"""Quantizes the net in one file into another, with these calibration images."""
+
+
+def _ours(passes: str) -> Tool:
+    def quantize(source: Path, result: Path, images: Array) -> None:
+        text = f"fold-batch-norm,insert-qdq{{saturation=avoid,samples=0}}{passes}"
+        outcome = onnxpress.optimize(source, text, data=Images(images), verify=False)
+        outcome.save(result, force=True)
+
+    return quantize
+
+
+def _ort(*, reduce_range: bool) -> Tool:
+    def quantize(source: Path, result: Path, images: Array) -> None:
+        from onnxruntime.quantization import (
+            CalibrationDataReader,
+            QuantType,
+            quantize_static,
+        )
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self.feeds = Images(images).batches(32)
+
+            def get_next(self) -> Feeds | None:
+                return next(self.feeds, None)
+
+        prepared = result.with_suffix(".prepared.onnx")
+        quant_pre_process(source, prepared)
+        quantize_static(
+            prepared,
+            result,
+            Reader(),
+            per_channel=True,
+            reduce_range=reduce_range,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+    return quantize
+
+
+def _nncf(source: Path, result: Path, images: Array) -> None:
+    import nncf
+
+    data = nncf.Dataset([{"image": image[np.newaxis]} for image in images])
+    onnx.save(nncf.quantize(onnx.load(source), data, subset_size=len(images)), result)
+
+
+def _neural_compressor(source: Path, result: Path, images: Array) -> None:
+    from onnx_neural_compressor import data_reader
+    from onnx_neural_compressor.quantization import config, quantize
+
+    class Reader(data_reader.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rewind()
+
+        def get_next(self) -> Feeds | None:
+            return next(self.feeds, None)
+
+        def rewind(self) -> None:
+            self.feeds = Images(images).batches(32)
+
+    how = config.StaticQuantConfig(calibration_data_reader=Reader(), per_channel=True)
+    quantize(source, result, how)
+
+
+TOOLS: Mapping[str, tuple[str, Tool]] = {
+    "onnxpress --no-refit": ("onnxpress", _ours("")),
+    "onnxpress": ("onnxpress", _ours(",refit")),
+    "onnxpress, nearest": ("onnxpress", _ours(",refit{round=nearest}")),
+    "onnxpress, learned rounding": ("onnxpress", _ours(",refit{weights=false}")),
+    "ORT per channel": ("onnxruntime", _ort(reduce_range=False)),
+    "ORT reduce_range": ("onnxruntime", _ort(reduce_range=True)),
+    "NNCF": ("nncf", _nncf),
+    "Neural Compressor": ("onnx_neural_compressor", _neural_compressor),
+}
+"""Every tool by name: the module that it needs, and how it is called."""
+
+
+def layout(net: str) -> str:
+    """The layout of the images that ``net`` takes."""
+    return "nhwc" if "cnn" in net else "nchw"
+
+
+def measure(net: str, tool: str, digits: Digits, subset: int) -> dict[str, Any]:
+    """One calibration: noise in decibels, accuracy in percent, seconds; JSON-ready."""
+    rng = np.random.default_rng(subset)
+    chosen = rng.choice(len(digits.images), SAMPLES, replace=False)
+    images = Digits(digits.images[chosen], digits.labels[chosen]).pixels(layout(net))
+    test, source = shipped_for_testing(), SHIPPED / f"{net}.onnx"
+    pixels = test.pixels(layout(net))
+    reference = run(source, pixels, "simulated")
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.onnx"
+        started = time.perf_counter()
+        TOOLS[tool][1](source, result, images)
+        found: dict[str, Any] = {"seconds": time.perf_counter() - started}
+        for arithmetic in LEVELS:
+            answers = run(result, pixels, arithmetic)
+            fidelity = Fidelity()
+            fidelity.update(reference, answers)
+            found[arithmetic] = fidelity.sqnr_db
+            found[f"top1_{arithmetic}"] = 100 * float((answers.argmax(1) == test.labels).mean())
+        found["bytes"] = result.stat().st_size
+    return found
+
+
+def run(model: Path, pixels: Array, arithmetic: str) -> Array:
+    """The answers of ``model``; ``arithmetic`` is a key of :data:`LEVELS`."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = LEVELS[arithmetic]
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    answers: Array = session.run(None, {"image": pixels})[0]
+    return answers
+
+
+def mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The means of all numbers, and the spread of the noise."""
+    found = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    return found | {"spread": float(np.std([row["real"] for row in rows]))}
+
+
+def quantization_suite(
+    subsets: Annotated[int, typer.Option(help="How many calibrations to average.")] = 8,
+    digits: Annotated[
+        Path | None,
+        typer.Option(help="The .npz of benchmarks.zoo.digits; else the 512 digits that ship."),
+    ] = None,
+    nets: Annotated[str, typer.Option(help="Nets, comma separated.")] = ",".join(NETS),
+    tools: Annotated[str, typer.Option(help="Tools, separated by semicolons.")] = ";".join(TOOLS),
+    limit: Limit = 900,
+    results: Results = store.RESULTS,
+) -> None:
+    """Quantize the shipped nets by onnxpress and by other tools: noise and accuracy."""
+    source = split(load(digits))[0] if digits is not None else _shipped()
+    shown = table("net", "tool", "real dB", "simulated dB", "spread", "top-1", "s")
+    rows = []
+    for net in nets.split(","):
+        for tool in tools.split(";"):
+            row: dict[str, Any] = {"net": net, "tool": tool}
+            try:
+                row["runs"] = [
+                    apart(measure, net, tool, source, subset, limit=limit)
+                    for subset in range(subsets)
+                ]
+            except CallError as error:
+                row["failed"] = str(error)
+                shown.add_row(net, tool, "fails", "", "", "", "")
+                say(f"{net}, {tool}: {error}")
+            else:
+                row |= (means := mean(row["runs"]))
+                cells = [f"{means[key]:.2f}" for key in ("real", "simulated", "spread")]
+                cells += [f"{means['top1_real']:.2f}", f"{means['seconds']:.1f}"]
+                shown.add_row(net, tool, *cells)
+                say(f"{net}, {tool}: {', '.join(cells)}")
+            rows.append(row)
+    Console(width=120).print(shown)
+    known = [name for name, (module, _) in TOOLS.items() if importlib.util.find_spec(module)]
+    wrote(store.save("quantization", {"rows": rows, "installed": known}, folder=results))
+
+
+def _shipped() -> Digits:
+    """The calibration digits that ship, whose labels nobody needs."""
+    with np.load(DATA / "mnist_calibration_nchw.npz") as file:
+        images = np.rint(file["image"][:, 0] * 255).astype(np.uint8)
+    return Digits(images, np.zeros(len(images), np.uint8))
