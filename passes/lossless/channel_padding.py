@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.channel_changes import apply_change
 from ..analysis.channels import ChannelGroup, Coupling, Member
-from ..graph import constant, is_op
-from .constants import ConstantWriter, drop_unused
+from ..graph import Names, add_initializer, constant
+from .constants import drop_unused
 
 _Places: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Indices of an axis before which a zero is put in, as ``numpy.insert`` takes them."""
@@ -44,48 +45,37 @@ class ChannelPadder:
     """Appends channels to groups of one model."""
 
     def __init__(self, model: ir.Model, coupling: Coupling) -> None:
-        self._writer = ConstantWriter(model)
         self._graph = model.graph
+        self._names = Names(model)
         self._coupling = coupling
         self._inserted: dict[ir.Value, dict[int, list[_Places]]] = {}
+        self._sizes: dict[tuple[ir.Value, int], int] = {}
 
     def pad(self, group: ChannelGroup, places: Sequence[_Places]) -> None:
         """Append channels to ``group``, at the :func:`insertions` of its members."""
         for member, at in zip(group.members, places, strict=True):
             self._inserted.setdefault(member.value, {}).setdefault(member.axis, []).append(at)
+            self._sizes[member.value, member.axis] = member.size
 
     def write(self) -> None:
         """Carry out all that was asked for."""
-        for node in self._graph:
-            if is_op(node, "Conv") and node.inputs[1] in self._inserted:
-                self._set_group(node)
-        for node, request in self._coupling.reshapes.items():
-            if (axes := self._inserted.get(node.outputs[0])) is not None:
-                self._request(node, list(request), axes)
+        read = [value for node in self._coupling.repairs for value in node.inputs]
+        for node, repair in self._coupling.repairs.items():
+            if (change := repair(self._lengths)) is not None:
+                apply_change(node, change, self._graph, self._names)
         for value, axes in self._inserted.items():
             self._pad(value, axes)
+        drop_unused(*read)
 
-    def _set_group(self, node: ir.Node) -> None:
-        """Depthwise, there are as many groups as input channels; other groups only get wider."""
-        groups, weight = node.attributes.get_int("group", 1), node.inputs[1]
-        array = constant(weight)
-        if weight is None or array is None or groups == 1 or array.shape[1] > 1:
-            return
-        more = sum(len(at) for at in self._inserted[weight].get(0, ()))
-        each = array.shape[0] // groups
-        node.attributes.add(ir.AttrInt64("group", groups + more // each))
-
-    def _request(
-        self, node: ir.Node, shape: list[int], axes: Mapping[int, Sequence[_Places]]
-    ) -> None:
-        for axis, places in axes.items():
-            if shape[axis] > 0:
-                shape[axis] += sum(map(len, places))
-        old = node.inputs[1]
-        wanted = f"{node.outputs[0].name}.shape"
-        array = np.array(shape, dtype=np.int64)
-        node.replace_input_with(1, self._writer.add(self._graph, wanted, array, node))
-        drop_unused(old)
+    def _lengths(self, value: ir.Value | None, axis: int) -> Any:
+        """How many indices each index of an axis becomes: where a cut leaves 0 or 1, more."""
+        if value is None or axis not in self._inserted.get(value, {}):
+            return None
+        size = self._sizes[value, axis]
+        lengths = np.ones(size, dtype=np.int64)
+        places = np.concatenate(self._inserted[value][axis])
+        np.add.at(lengths, places - 1, 1)
+        return lengths
 
     def _pad(self, value: ir.Value, axes: Mapping[int, Sequence[_Places]]) -> None:
         array = constant(value)
@@ -98,7 +88,6 @@ class ChannelPadder:
             value.const_value = ir.tensor(array, name=value.name)
             value.shape = ir.Shape(array.shape)
             return
-        reader = next(iter(value.uses())).node
-        new = self._writer.add(self._graph, value.name or "weight", array, reader)
+        new = add_initializer(self._graph, self._names.fresh(value.name or "weight"), array)
         value.replace_all_uses_with(new)
         drop_unused(value)

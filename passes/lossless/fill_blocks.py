@@ -9,11 +9,10 @@ from typing import ClassVar, Final
 
 import onnx_ir as ir
 
-from ...backends.errors import ModelError
-from ..analysis.channel_rules import RULES, elementwise
+from ..analysis.channel_rules import RULES
 from ..analysis.channels import ChannelGroup, Member, channel_groups
 from ..base import Context, Pass, Result
-from ..graph import constant_tensor, is_op
+from ..graph import constant_tensor, is_constant, is_op, nodes_in
 from .channel_padding import ChannelPadder, insertions
 from .constants import resolve
 
@@ -35,11 +34,6 @@ _TAKEN: Final = frozenset({
 })
 """What may read channels of zeros: it makes numbers of numbers, and next to no work."""
 # fmt: on
-_RULES: Final = {
-    **RULES,
-    ("com.microsoft", "Gelu"): elementwise,
-    ("com.microsoft", "QuickGelu"): elementwise,
-}
 
 
 @dataclass(frozen=True)
@@ -70,12 +64,9 @@ class FillBlocks(Pass):
         """Fill up every group of channels that gains."""
         result = Result(model)
         block = context.target.channel_block
-        if not block or not any(_may_gain(node, block) for node in model.graph):
+        if not block or not any(_may_gain(node, block) for node in nodes_in(model.graph)):
             return result
-        try:
-            coupling = channel_groups(model, _RULES)
-        except ModelError:
-            return result  # no shapes, no channels
+        coupling = channel_groups(model, RULES)
         padder = ChannelPadder(model, coupling)
         for group in coupling.groups:
             more = -group.size % block
@@ -168,6 +159,8 @@ def _refusal(group: ChannelGroup) -> str:
     if group.frozen:
         return group.frozen
     for member in group.members:
+        if member.axis != 1 and not is_constant(member.value):
+            return f"they are on axis {member.axis} of {member.value.name!r}"
         for node, index in member.value.uses():
             if node.op_type not in _TAKEN:
                 return f"they reach {node.op_type}, which may make something else of zeros"

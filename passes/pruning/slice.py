@@ -9,9 +9,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..analysis.channel_flow import Change, Mask, input_of
+from ..analysis.channel_changes import apply_change
+from ..analysis.channel_flow import Mask
 from ..analysis.channels import ChannelGroup, Coupling
-from ..graph import Names, add_initializer, constant, constant_tensor, is_op
+from ..graph import Names, add_initializer, constant
 
 __all__ = ["Cuts", "Mask", "cuts_of", "slice_channels"]
 
@@ -46,30 +47,10 @@ def slice_channels(model: ir.Model, coupling: Coupling, cuts: Cuts) -> None:
     for node, repair in coupling.repairs.items():
         change = repair(stays)
         if change is not None:
-            _apply(node, change, model.graph, names)
+            apply_change(node, change, model.graph, names)
     for value, axes in cuts.items():
         _cut(model.graph, value, axes, names)
     RemoveUnusedNodesPass()(model)
-
-
-def _apply(node: ir.Node, change: Change, graph: ir.Graph, names: Names) -> None:
-    for index, numbers in change.inputs.items():
-        array = np.array(numbers, dtype=np.int64)
-        old = constant_tensor(input_of(node, index))
-        if old is not None:
-            array = array.astype(old.numpy().dtype)
-        role = "shape" if is_op(node, "Reshape") else f"input.{index}"
-        name = names.fresh(f"{node.outputs[0].name}.{role}")
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
-        node.replace_input_with(index, add_initializer(graph, name, array))
-    for name in change.without:
-        node.attributes.pop(name, None)
-    for name, number in change.attributes.items():
-        if isinstance(number, int):
-            node.attributes.add(ir.AttrInt64(name, number))
-        else:
-            node.attributes.add(ir.AttrInt64s(name, number))
 
 
 def _cut(graph: ir.Graph, value: ir.Value, axes: Mapping[int, Mask], names: Names) -> None:
