@@ -7,7 +7,7 @@ A suite adds its commands here, by ``app.command(...)`` or ``app.add_typer(...)`
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 from rich.console import Console
@@ -34,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-SUITES = {
+SUITES: dict[str, Callable[..., None]] = {
     "compile-time": suites.compile_time_suite,
     "lossless": lossless_suite.lossless_suite,
     "rewrites": rewrites_suite.rewrites_suite,
