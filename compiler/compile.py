@@ -25,6 +25,7 @@ from .pipeline import Pipeline, Step, as_pipeline
 from .records import LEFT_OUT, silent
 from .report import Report
 from .report_text import quantity
+from .schemes import passes_of
 from .search import NOT_MEASURED as SEARCH_NOT_MEASURED
 from .search import Choices, search
 from .session_duel import choose_session
@@ -64,12 +65,13 @@ def compression(*, macs: float | None = None, quantize: str | None = None) -> Pi
 
     Raises:
         PipelineError: A value that the pass does not take.
+        UsageError: There is no such scheme.
     """
     pipeline = Pipeline()
     if macs is not None:
         pipeline += as_pipeline(f"fold-batch-norm,prune-channels{{macs={macs}}},cleanup")
     if quantize is not None:
-        pipeline += as_pipeline(f"fold-batch-norm,insert-qdq{{scheme={quantize}}}")
+        pipeline += as_pipeline(passes_of(quantize))
     return pipeline
 
 

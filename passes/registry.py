@@ -40,6 +40,7 @@ _BUILTIN: dict[str, str] = {
     "smooth-activations": ".quantization.smooth:SmoothActivations",
     "refit": ".quantization.refit:Refit",
     "correct-bias": ".quantization.correct_bias:CorrectBias",
+    "quantize-weights": ".quantization.weight_only:QuantizeWeights",
     "prune-channels": ".pruning.prune_channels:PruneChannels",
 }
 """Built-in passes, loaded one at a time: a pipeline of one pass imports that pass only."""

@@ -6,11 +6,11 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from ..schemes import Scheme, passes_of
 from . import common
 from .help import one_of
 from .job import Job, start
 
-Scheme: TypeAlias = Literal["int8"]
 Method: TypeAlias = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 
 
@@ -22,7 +22,8 @@ def quantize(
         typer.Option(
             "--scheme",
             metavar=one_of(Scheme),
-            help="How weights and activations are stored.",
+            help="How weights and activations are stored; int8-weights and int4 are of weights "
+            "alone and need no --data.",
             rich_help_panel=common.REWRITING,
         ),
     ] = "int8",
@@ -31,7 +32,7 @@ def quantize(
         typer.Option(
             "--method",
             metavar=one_of(Method),
-            help="How the range of an activation follows from the samples.",
+            help="int8: how the range of an activation follows from the samples.",
             rich_help_panel=common.REWRITING,
         ),
     ] = "minmax",
@@ -39,7 +40,7 @@ def quantize(
         bool,
         typer.Option(
             "--refit/--no-refit",
-            help="Fit the integer weights to the float model, layer by layer (default).",
+            help="int8: fit the integer weights to the float model, layer by layer (default).",
             rich_help_panel=common.REWRITING,
         ),
     ] = True,
@@ -61,21 +62,25 @@ def quantize(
     verbose: common.Verbose = False,
     debug: common.Debug = False,
 ) -> None:
-    """Run MODEL on 8-bit integers wherever the target has kernels for that.
+    """Run MODEL on 8-bit integers, or store its weights in 4 or 8 bits.
 
-    Optimizes first, as `onnxpress optimize` does. Needs --data: a few hundred unlabelled samples,
-    which find the ranges of activations and what the integer weights are fitted to.
+    Optimizes first, as `onnxpress optimize` does. The scheme int8 needs --data: a few hundred
+    unlabelled samples, which find the ranges of activations and what the integer weights are fitted
+    to. int4 is more accurate with --data.
 
     Examples:
         onnxpress quantize model.onnx -o model.int8.onnx --data samples.npz
+        onnxpress quantize bert.onnx -o bert.int4.onnx --scheme int4 --data sentences
     """
     del debug
-    fitted = ",refit" if refit else ""
+    passes = passes_of(scheme)
+    if scheme == "int8":
+        passes += f"{{method={method}}}" + (",refit" if refit else "")
     start(
         Job(
             models=(model,),
             output=output,
-            extra=f"fold-batch-norm,insert-qdq{{scheme={scheme},method={method}}}{fitted}",
+            extra=passes,
             data=data,
             target=target,
             level=level,
