@@ -14,7 +14,8 @@ from ..analysis.channels import ChannelGroup, Member, channel_groups
 from ..base import Context, Pass, Result
 from ..graph import constant_tensor, is_constant, is_op, nodes_in
 from .channel_padding import ChannelPadder, insertions
-from .constants import resolve
+from .constants import resolve, resolved_constant
+from .widen_convs import BLOCK, refusal_of_sizes
 
 _POOLS: Final = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
 _ALIGNED: Final = 4
@@ -25,14 +26,24 @@ _MOST_PLAIN: Final = 1.34
 """The same where it has a kernel for few channels, which reads a tensor that is not blocked."""
 _MOST_ALONE: Final = 2.0
 """The same for a kernel of one element."""
+_MOST_NARROW: Final = 1.25
+"""The same for convolutions of one axis."""
 # fmt: off
 _TAKEN: Final = frozenset({
     "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "Flatten", "Gelu",
     "Gemm", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity",
-    "LeakyRelu", "MaxPool", "Mul", "QuickGelu", "Relu", "Reshape", "Sigmoid", "Squeeze", "Sum",
-    "Tanh",
+    "LeakyRelu", "MaxPool", "Mul", "Pow", "QuickGelu", "Relu", "Reshape", "Sigmoid", "Slice",
+    "Split", "Sqrt", "Squeeze", "Sum", "Tanh", "Unsqueeze",
 })
 """What may read channels of zeros: it makes numbers of numbers, and next to no work."""
+_OF_ZEROS: Final = frozenset({"Pow", "Sqrt"})
+"""What among that does so for zeros, while other channels may hold anything."""
+_KEEP_ZEROS: Final = frozenset({
+    "AveragePool", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSwish", "Identity",
+    "LeakyRelu", "MaxPool", "Pow", "QuickGelu", "Relu", "Slice", "Split", "Sqrt", "Squeeze",
+    "Tanh", "Unsqueeze",
+})
+"""What makes zeros of zeros in its first input."""
 # fmt: on
 
 
@@ -43,13 +54,19 @@ class FillBlocks(Pass):
     ONNX Runtime's CPU provider runs convolutions on blocks of 16 channels with AVX-512, of 8 with
     AVX2. The last block of a tensor is filled up with zeros anyway. But pools leave that layout
     for a number of channels that is no multiple, and so do convolutions that read fewer channels
-    than a block, or a number that is not a multiple of 4. Each costs a pass over memory that
-    reorders the tensor, and slower kernels.
+    than a block, or a number that is not a multiple of 4; for ``widen-convs``, whole blocks are
+    what makes convolutions of one axis run in that layout at all. Each costs a pass over memory
+    that reorders the tensor, and slower kernels.
 
     Such channels are appended to the weights here: rows of zeros to what computes a tensor,
     columns of zeros to what reads it, so that what is computed from the new channels does not
     count. They go through activations, sums, products, pools, Concat and depthwise convolutions
     on the way; a set of tensors that have to have the same channels is filled as a whole.
+
+    Measured on one thread with AVX-512, between convolutions: one of 1x1 that reads 8 or 12
+    channels runs 1.17 and 1.4 times faster; one of 3x3 that reads 12, 22, 30 or 129 channels 1.0,
+    1.2, 1.5 and 1.4 times, but half as fast for 4 or 8, so these stay; squeeze-and-excitation
+    with 24 to 200 channels 1.07 times. What reads whole blocks already may not get another one.
 
     Declined for channels that reach an output of the graph or an operator that might make
     something else than a number of zeros. Only float32, and only for CPUs.
@@ -69,10 +86,10 @@ class FillBlocks(Pass):
         coupling = channel_groups(model, RULES)
         padder = ChannelPadder(model, coupling)
         for group in coupling.groups:
-            more = -group.size % block
-            reader = _gains(group, block) if more else None
+            reader = _gains(group, block)
             if reader is None:
                 continue
+            more = -group.size % (BLOCK if _is_narrow(reader) else block)
             places = [insertions(member, group.size, more) for member in group.members]
             at = [one for one in places if one is not None]
             if reason := _refusal(group):
@@ -90,11 +107,17 @@ class FillBlocks(Pass):
 
 
 def _kernel(node: ir.Node) -> tuple[int, ...] | None:
-    """The shape of the weight of a convolution that has blocked kernels."""
+    """The shape of the weight of a convolution that has blocked kernels, or gets them widened."""
     tensor = constant_tensor(resolve(node.inputs[1])) if is_op(node, "Conv") else None
-    if tensor is None or len(tensor.shape) != 4 or tensor.dtype != ir.DataType.FLOAT:
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) not in {3, 4}:
         return None
     return tuple(tensor.shape.numpy())
+
+
+def _is_narrow(node: ir.Node) -> bool:
+    """Whether ``node`` is a convolution of one axis."""
+    kernel = _kernel(node)
+    return kernel is not None and len(kernel) == 3
 
 
 def _may_gain(node: ir.Node, block: int) -> bool:
@@ -116,7 +139,10 @@ def _reads_too_few(node: ir.Node, block: int) -> bool:
     kernel = _kernel(node)
     if kernel is None or node.attributes.get_int("group", 1) != 1:
         return False
-    return kernel[1] < block or kernel[1] % _ALIGNED != 0
+    if len(kernel) == 4:
+        return kernel[1] < block or kernel[1] % _ALIGNED != 0
+    whole = (kernel[0], -(-kernel[1] // BLOCK) * BLOCK, kernel[2])
+    return whole[1] > kernel[1] and not refusal_of_sizes(whole, 1)
 
 
 def _gains(group: ChannelGroup, block: int) -> ir.Node | None:
@@ -131,7 +157,7 @@ def _gains(group: ChannelGroup, block: int) -> ir.Node | None:
             if index or member.axis != 1 or node.domain:
                 continue
             pooled = node.op_type in _POOLS and member.size == group.size
-            if pooled or _reads_too_few(node, block):
+            if (pooled and group.size % block) or _reads_too_few(node, block):
                 return node
     return None
 
@@ -144,7 +170,9 @@ def _loses(member: Member, more: int, block: int) -> bool:
             continue
         channels = kernel[1]
         if not _reads_too_few(node, block):
-            most = -(-channels // block) * block / channels
+            most = 1.0 if len(kernel) == 3 else -(-channels // block) * block / channels
+        elif len(kernel) == 3:
+            most = _MOST_NARROW
         elif math.prod(kernel[2:]) == 1:
             most = _MOST_ALONE
         else:
@@ -154,20 +182,51 @@ def _loses(member: Member, more: int, block: int) -> bool:
     return False
 
 
+def _zeros(group: ChannelGroup) -> set[ir.Value]:
+    """The tensors of ``group`` that hold zeros in channels that are appended to it."""
+    zeros: set[ir.Value] = set()
+    for member in group.members:
+        node = member.value.producer()
+        if node is None or is_constant(member.value):
+            zeros.add(member.value)
+            continue
+        inputs = [value for value in node.inputs if value is not None]
+        if node.op_type == "Conv" or node.op_type in {"Add", "Concat", "Sum"}:
+            kept = all(value in zeros for value in inputs[node.op_type == "Conv" :])
+        elif node.op_type == "Mul":
+            kept = any(value in zeros for value in inputs)
+        else:
+            kept = node.op_type in _KEEP_ZEROS and inputs[0] in zeros
+        if kept:
+            zeros.add(member.value)
+    return zeros
+
+
 def _refusal(group: ChannelGroup) -> str:
     """Why zeros cannot be appended to ``group``; empty if they can."""
     if group.frozen:
         return group.frozen
+    zeros: set[ir.Value] | None = None
     for member in group.members:
         if member.axis != 1 and not is_constant(member.value):
             return f"they are on axis {member.axis} of {member.value.name!r}"
         for node, index in member.value.uses():
-            if node.op_type not in _TAKEN:
+            fits = node.op_type in _TAKEN
+            if node.op_type in _OF_ZEROS:
+                zeros = _zeros(group) if zeros is None else zeros
+                fits = index == 0 and member.value in zeros and _has_positive_power(node)
+            if not fits:
                 return f"they reach {node.op_type}, which may make something else of zeros"
-            if node.op_type == "BatchNormalization" and not node.attributes.get_float(
-                "epsilon", 1e-5
-            ):
+            if is_op(node, "BatchNormalization") and not node.attributes.get_float("epsilon", 1e-5):
                 return "a variance of zero has no inverse"
             if node.op_type == "Gemm" and len(member.positions) > group.size and not index:
                 return "a matrix that reads every position would grow"
     return ""
+
+
+def _has_positive_power(node: ir.Node) -> bool:
+    """Whether ``node`` is no power, or one by a number above zero."""
+    if node.op_type != "Pow":
+        return True
+    power = resolved_constant(node.inputs[1])
+    return power is not None and power.size == 1 and bool((power > 0).all())

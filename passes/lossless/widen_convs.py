@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -15,7 +16,7 @@ from .wide_rules import RULES, Wide, widened
 
 _PLAIN: Final = 7
 """Input channels up to which the first layer of a network reads them unblocked."""
-_BLOCK: Final = 16
+BLOCK: Final = 16
 """Channels in a block with AVX-512; a multiple of it is one of AVX2's 8 as well."""
 _FEWEST: Final = 48
 """Products per answer from which blocking pays."""
@@ -109,21 +110,25 @@ class _Widener:
 
 def _refusal(node: ir.Node, weight: Array, source: ir.Value) -> str:
     """Why the blocked kernels do not run ``node``, or do not win; empty if they do."""
-    groups = node.attributes.get_int("group", 1)
-    outputs, inputs, taps = weight.shape
     if weight.dtype != np.float32:
         return "the blocked kernels are for float32"
     if is_op(source.producer(), "DequantizeLinear"):
         return "its input is dequantized"
+    return refusal_of_sizes(weight.shape, node.attributes.get_int("group", 1))
+
+
+def refusal_of_sizes(shape: Sequence[int], groups: int) -> str:
+    """Why a weight of ``shape`` gains nothing in the blocked layout; empty if it does."""
+    outputs, inputs, taps = shape
     if groups > 1 and (inputs, groups) == (1, outputs):
-        return "" if outputs % _BLOCK == 0 else _NO_BLOCKS
+        return "" if outputs % BLOCK == 0 else _NO_BLOCKS
     if groups > 1:
-        whole = inputs % _BLOCK == 0 and (outputs // groups) % _BLOCK == 0
+        whole = inputs % BLOCK == 0 and (outputs // groups) % BLOCK == 0
         return "" if whole else _NO_BLOCKS
-    if inputs > _PLAIN and (inputs % _BLOCK or outputs % _BLOCK):
+    if inputs > _PLAIN and (inputs % BLOCK or outputs % BLOCK):
         return _NO_BLOCKS
     fewest = _FEWEST if taps > 1 else _FEWEST_POINTS
-    if outputs < _BLOCK or not fewest <= inputs * taps < _MOST:
+    if outputs < BLOCK or not fewest <= inputs * taps < _MOST:
         return "with these sizes it would be no faster"
     return ""
 

@@ -16,6 +16,7 @@ from onnxpress.passes.analysis.channels import Member
 from onnxpress.passes.base import Context, Result
 from onnxpress.passes.lossless.channel_padding import insertions
 from onnxpress.passes.lossless.fill_blocks import FillBlocks
+from onnxpress.passes.lossless.widen_convs import WidenConvs
 
 Answers = Callable[..., dict[str, Array]]
 Build = Callable[..., ir.Model]
@@ -237,3 +238,81 @@ def test_a_weight_that_can_be_replaced_stays(build: Build) -> None:
         **{name: WEIGHTS[name] for name in ("w", "b", "v")},
     )
     assert not fill(model).modified
+
+
+SPECTRUM = """
+  a = Conv <kernel_shape = [4], strides = [2]> (x, s8)
+  r, i = Split <axis = 1> (a, halves)
+  rr = Pow (r, two)  ii = Pow (i, two)  p = Add (rr, ii)  m = Sqrt (p)
+  y = Conv <kernel_shape = [3], pads = [1, 1]> (m, e)"""
+BASIS = {
+    "s8": weight(2 * 29, 1, 4), "e": weight(32, 29, 3), "halves": np.array([29, 29]),
+    "two": np.float32(2), "one": np.float32(1), "bias": weight(2 * 29),
+}  # fmt: skip
+
+
+def spectrum(build: Build, body: str = SPECTRUM, opset: int = 17) -> ir.Model:
+    arrays = {name: array for name, array in BASIS.items() if name in _words(body)}
+    return build(main(body, x="float[N,1,L] x", y="float[n,c,t] y", opset=opset), **arrays)
+
+
+SOUND = RNG.normal(size=(2, 1, 40)).astype(np.float32)
+
+
+@pytest.mark.parametrize("opset", [9, 13, 18])
+def test_convolutions_of_one_axis_are_filled_for_widening(
+    opset: int, build: Build, answers: Answers
+) -> None:
+    body = SPECTRUM
+    if opset < 13:
+        body = body.replace("<axis = 1> (a, halves)", "<axis = 1, split = [29, 29]> (a)")
+    model = spectrum(build, body, opset)
+    check(model, answers, SOUND)
+    shapes = sizes(model)
+    assert (shapes["s8"], shapes["e"]) == ([64, 1, 4], [32, 32, 3])
+    assert WidenConvs().rewrite(model, Context()).rewritten == ["Conv -> y"]
+
+
+def test_parts_that_are_not_named(build: Build, answers: Answers) -> None:
+    check(spectrum(build, SPECTRUM.replace("(a, halves)", "(a)")), answers, SOUND)
+
+
+def test_a_part_of_the_time(build: Build, answers: Answers) -> None:
+    body = SPECTRUM.replace("m = Sqrt (p)", "q = Slice (p, one8, nine8, two8)  m = Sqrt (q)")
+    arrays = BASIS | {
+        "one8": np.array([1]), "nine8": np.array([9]), "two8": np.array([2]),
+    }  # fmt: skip
+    given = {name: array for name, array in arrays.items() if name in _words(body)}
+    model = build(main(body, x="float[N,1,L] x", y="float[n,c,t] y"), **given)
+    check(model, answers, SOUND)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reached"),
+    [
+        ("Sqrt (p)", "Sqrt (q)  ", "Sqrt"),
+        ("Pow (r, two)", "Pow (two, r)", "Pow"),
+        ("Pow (r, two)", "Pow (r, r)", "Pow"),
+        ("Pow (r, two)", "Div (one, r)", "Div"),
+    ],
+)
+def test_what_may_be_no_number(old: str, new: str, reached: str, build: Build) -> None:
+    body = SPECTRUM.replace(old, new).replace("m = Sqrt (q)", "q = Add (p, one)  m = Sqrt (q)")
+    result = fill(spectrum(build, body))
+    assert [f"they reach {reached}" in reason for reason in result.declined.values()] == [True]
+    assert not result.modified
+
+
+def test_inside_of_a_branch(build: Build, answers: Answers) -> None:
+    inner = SPECTRUM.replace("y = ", "t = ").replace("x,", "z,")
+    body = f"""
+      z = Relu (x)
+      y = If (b) <
+        then_branch = then () => (float[n,c,l] t) {{ {inner} }},
+        else_branch = else () => (float[n,c,l] u) {{ u = Neg (z) }}>"""
+    arrays = {name: array for name, array in BASIS.items() if name in _words(body)}
+    model = build(main(body, x="float[N,1,L] x, bool b", y="float[n,c,l] y"), **arrays)
+    before = answers(model, x=SOUND, b=np.array(True))
+    assert fill(model).modified
+    after = answers(model, x=SOUND, b=np.array(True))
+    np.testing.assert_allclose(after["y"], before["y"], rtol=1e-5, atol=1e-5)
