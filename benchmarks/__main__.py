@@ -17,6 +17,7 @@ from onnxpress.backends.errors import OnnxpressError
 from . import (
     cli,
     differences,
+    ensembles_suite,
     forecast,
     fuzz_suite,
     layout,
@@ -52,6 +53,7 @@ app.command("list")(cli.list_models)
 app.command("forecast")(forecast.forecast)
 app.command("decisions")(suites.decisions_suite)
 app.command("text-lines")(text_lines.text_lines_suite)
+app.command("ensembles")(ensembles_suite.ensembles_suite)
 app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)
 app.command("compare")(differences.compare)

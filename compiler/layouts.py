@@ -24,12 +24,19 @@ from .settings import Settings
 Layout: TypeAlias = Literal["auto", "stacked", "side-by-side", "mixed"]
 
 _TIDY: Final = "simplify-layout,simplify-shapes,fold-constants,cleanup"
-_FORMS: Final[dict[str, tuple[str, ...]]] = {
+_LAYOUTS: Final[dict[str, tuple[str, ...]]] = {
     "side-by-side": ("",),
     "mixed": ("stack-members{layers=shared}",),
     "stacked": ("stack-members", "stack-members{matrices=conv}"),
 }
 """The passes that give each layout."""
+
+FORMS: Final = {
+    passes: parse(f"{passes},{_TIDY}") if passes else Pipeline()
+    for forms in _LAYOUTS.values()
+    for passes in forms
+}
+"""The whole pipeline, after the level's own, of each of these passes."""
 
 _SECONDS: Final = 1.0
 """For each candidate at each batch size."""
@@ -68,12 +75,12 @@ def choose_layout(
         The pipeline, and ``status``, ``chosen`` (a layout), ``passes``, and ``tried``: each
         candidate's ``layout``, ``passes`` and ``median_ms`` by batch size.
     """
-    wanted = list(_FORMS) if layout == "auto" else [layout]
+    wanted = list(_LAYOUTS) if layout == "auto" else [layout]
     if not settings.time:
         first = "side-by-side" if layout == "auto" else layout
-        pipeline = base + _form(_FORMS[first][0])
+        pipeline = base + FORMS[_LAYOUTS[first][0]]
         report = {"status": "not-measured", "reason": "timing was turned off"}
-        return pipeline, report | {"chosen": first, "passes": _FORMS[first][0], "tried": []}
+        return pipeline, report | {"chosen": first, "passes": _LAYOUTS[first][0], "tried": []}
     candidates = _candidates(model, base, wanted, settings)
     times: dict[int, list[float]] = {}
     reason = "no alternative to it was found"
@@ -94,10 +101,6 @@ def choose_layout(
     return best.pipeline, measured | found
 
 
-def _form(passes: str) -> Pipeline:
-    return parse(f"{passes},{_TIDY}") if passes else Pipeline()
-
-
 def _candidates(
     model: ir.Model, base: Pipeline, layouts: Sequence[str], settings: Settings
 ) -> list[_Candidate]:
@@ -107,8 +110,8 @@ def _candidates(
     plain = PassManager(base).run(model, context).model
     found: list[_Candidate] = []
     for layout in layouts:
-        for passes in _FORMS[layout]:
-            form = _form(passes)
+        for passes in _LAYOUTS[layout]:
+            form = FORMS[passes]
             run = PassManager(form).run(plain, context)
             stacked = any(one.name == "stack-members" and one.modified for one in run.records)
             if stacked or not passes:

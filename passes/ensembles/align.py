@@ -31,25 +31,31 @@ class Alignment:
 
     Attributes:
         links: Per member, a link for each of its inputs.
+        inputs: What the shared inputs are called, and the member's input that each is like.
         shapes: The shapes of the shared inputs.
         dims: Per member, what each of its symbolic dimensions becomes.
         notes: Sentences for the report: dimensions that had to be fixed.
     """
 
     links: list[list[Link]]
+    inputs: list[tuple[str, ir.Value]]
     shapes: list[ir.Shape | None]
     dims: list[Mapping[str, int | str]]
     notes: list[str]
 
 
 def align(
-    members: Sequence[Member], given: Mapping[str, Mapping[str, str]] | None = None
+    members: Sequence[Member],
+    given: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    apart: bool = False,
 ) -> Alignment:
     """Find for each member's input the first member's input that holds the same data.
 
     As ``given`` by member and input, else by name where both have it, the rest in order. A member
     that wants channels last where the first has them first, or the other way round, gets them so
-    where nothing else fits as well.
+    where nothing else fits as well. With ``apart``, an input that does not fit becomes one of its
+    own, under ``member/input``.
 
     Raises:
         UsageError: An input does not fit; the message names the member and says why.
@@ -57,33 +63,66 @@ def align(
     dims = Dims()
     first, given = members[0], given or {}
     _check_given(members, given)
+    inputs = [(value.name or "", value) for value in first.inputs]
     shared = [dims.of(value, 0) for value in first.inputs]
     links: list[list[Link]] = []
+    notes: list[str] = []
     for index, member in enumerate(members):
-        if len(member.inputs) != len(first.inputs):
+        if len(member.inputs) != len(first.inputs) and not apart:
             raise UsageError(
                 f"member {member.name!r} takes the inputs {_names(member)}, "
                 f"{first.name!r} takes {_names(first)}",
-                hint="only models that take the same data can share their inputs",
+                hint="only models that take the same data can share their inputs; 'none' keeps "
+                "apart what does not fit",
             )
         links.append([])
         renamed = given.get(member.name, {})
         own_names = [renamed.get(name, name) for name in _names(member)]
-        for place, position in enumerate(paired(_names(first), own_names)):
-            own = member.inputs[position]
+        for place, position in _places(_names(first), own_names):
+            own, at = member.inputs[position], place or 0
             try:
-                layout = _fit(dims, shared, place, own, index, first.inputs[place])
+                if place is None:
+                    raise ConflictError(f"{first.name!r} has no such input")
+                before = dims.copy()
+                layout = _fit(dims, shared, at, own, index, first.inputs[at])
             except ConflictError as error:
-                raise UsageError(
-                    f"the input {described(own)} of member {member.name!r} does not fit "
-                    f"{described(first.inputs[place])} of {first.name!r}: {error}",
-                    hint="export both for the same input, or put a Transpose, Reshape or Cast "
-                    f"in front of {member.name!r}",
-                ) from error
-            links[index].append(Link(own, place, layout))
+                if not apart:
+                    raise _misfit(own, member, first.inputs[at], first, error) from error
+                dims = dims if place is None else before
+                at, layout = len(shared), ()
+                shared.append(dims.of(own, index))
+                inputs.append((f"{member.prefix}/{own.name}", own))
+                notes.append(
+                    f"the input {own.name!r} of {member.name!r} is {inputs[-1][0]!r}, apart from "
+                    f"the others: {error}"
+                )
+            links[index].append(Link(own, at, layout))
     names = dims.names(members)
     shapes = [_shape(dims, shape, names) for shape in shared]
-    return Alignment(links, shapes, list(names), list(_fixed(members, names)))
+    return Alignment(links, inputs, shapes, list(names), [*notes, *_fixed(members, names)])
+
+
+def _places(first: Sequence[str], own: Sequence[str]) -> list[tuple[int | None, int]]:
+    """Which of the first member's inputs each of ``own`` may be, if any."""
+    if len(first) == len(own):
+        return list(enumerate(paired(first, own)))
+    found: list[tuple[int | None, int]] = [
+        (first.index(name), position) for position, name in enumerate(own) if name in first
+    ]
+    taken = [position for _, position in found]
+    free = iter([place for place, name in enumerate(first) if name not in own])
+    return found + [(next(free, None), at) for at in range(len(own)) if at not in taken]
+
+
+def _misfit(
+    own: ir.Value, member: Member, other: ir.Value, first: Member, error: ConflictError
+) -> UsageError:
+    return UsageError(
+        f"the input {described(own)} of member {member.name!r} does not fit "
+        f"{described(other)} of {first.name!r}: {error}",
+        hint="export both for the same input, or put a Transpose, Reshape or Cast "
+        f"in front of {member.name!r}",
+    )
 
 
 def _check_given(members: Sequence[Member], given: Mapping[str, Mapping[str, str]]) -> None:

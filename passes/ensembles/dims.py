@@ -33,6 +33,12 @@ class Dims:
         self._known: set[Key] = set()
         self._same: dict[Key, int | Key] = {}
 
+    def copy(self) -> Dims:
+        """What is known now, to come back to."""
+        other = Dims()
+        other._known, other._same = set(self._known), dict(self._same)
+        return other
+
     def of(self, value: ir.Value, index: int) -> Shape:
         """The shape of a value of the member at ``index``."""
         if value.shape is None:

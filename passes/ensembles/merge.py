@@ -11,6 +11,7 @@ from typing import Any, get_args
 import onnx_ir as ir
 
 from ...backends.errors import UsageError
+from ..lossless.duplicates import merge_nodes
 from .align import align, paired
 from .combine import LEAST_OPSET, UNCERTAINTY_OPSET, Combine, check_combinable, mixture
 from .combiners import Linear, add_combiner, add_uncertainty
@@ -59,15 +60,16 @@ class Merge:
         geometric     (y_1 * .. * y_n) ** (1 / n), for answers that are not negative
         max, median   the largest, the middle one, entry by entry
         stack         [y_1 .. y_n] @ weight + bias along the last axis, as ``linear`` gives them
-        none          y_1, .., y_n, each under ``member/output``
+        none          y_1, .., y_n, each under ``member/output``; inputs that do not fit each
+                      other stay apart as well
 
     so that the largest vote share is the majority's class, and the lowest class of equals.
 
     The members may come from different exporters, with different architectures, operator sets and
     IR versions. Inputs and outputs go together by name, else in order, and keep the first
     member's names. Everything inside gets the member's name in front. Weights stay where they
-    are, in memory or in mapped files, and equal ones are stored once. Inputs with a default become
-    constants.
+    are, in memory or in mapped files, and equal ones are stored once; what members compute alike
+    from them, such as a backbone, is computed once. Inputs with a default become constants.
 
     Attributes:
         combine: How the answers become one.
@@ -126,7 +128,7 @@ class Merge:
         members = admit(models, distinct(names))
         least = LEAST_OPSET[self.combine]
         opsets = harmonise(members, max(least, UNCERTAINTY_OPSET) if self.uncertainty else least)
-        alignment = align(members, self.inputs)
+        alignment = align(members, self.inputs, apart=self.combine == "none")
         answers = self._answers(members)
         notes = alignment.notes + (
             mixture(members, answers) if self.combine in {"mean", "weighted"} else []
@@ -136,6 +138,8 @@ class Merge:
         graph = side_by_side(members, alignment, opsets, scope)
         graph.outputs.extend(self._outputs(graph, members, answers, scope))
         shared = share_initializers(graph)
+        # Members that begin alike, such as heads on one backbone, compute that once.
+        shared_nodes = sum(1 for _ in merge_nodes(graph))
         details = {
             "combine": self.combine,
             "weights": self._normalised(),
@@ -143,6 +147,7 @@ class Merge:
             "outputs": [value.name for value in graph.outputs],
             "members": [{"name": member.name, **member.details} for member in members],
             "shared_initializers": shared,
+            "shared_nodes": shared_nodes,
             "notes": notes,
         }
         return MergeResult(model_of(graph, models, members), details)

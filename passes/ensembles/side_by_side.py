@@ -24,13 +24,13 @@ def side_by_side(
     """
     inputs = [
         ir.Value(
-            name=own.name,
+            name=name,
             type=own.type,
             shape=shape,
             doc_string=own.doc_string,
             metadata_props=dict(own.metadata_props),
         )
-        for own, shape in zip(members[0].inputs, alignment.shapes, strict=True)
+        for (name, own), shape in zip(alignment.inputs, alignment.shapes, strict=True)
     ]
     graph = ir.Graph(inputs, [], nodes=[], opset_imports=opsets, name="ensemble")
     layouts: dict[tuple[int, Layout], ir.Value] = {
@@ -44,9 +44,9 @@ def side_by_side(
         own.inputs.clear()
         taken_from = member.details["inputs"] = {}
         for link in links:
-            name = inputs[link.shared].name
-            layout = {"shared": name, "transposed": list(link.layout)}
-            taken_from[link.own.name] = layout if link.layout else name
+            shared = inputs[link.shared].name
+            layout = {"shared": shared, "transposed": list(link.layout)}
+            taken_from[link.own.name] = layout if link.layout else shared
             key = link.shared, link.layout
             if key not in layouts:
                 layouts[key] = _transposed(graph, inputs[link.shared], link.layout, scope)

@@ -109,7 +109,7 @@ def test_members_share_one_transpose() -> None:
 )
 def test_an_input_that_does_not_fit_is_refused(first: str, second: str, reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        apart(first, second)
+        merge([model(first), model(second)], names="ab")
 
     own, wanted = (text.removesuffix(" x") for text in (second, first))
     misfit = f"the input 'x' {own} of member 'b' does not fit 'x' {wanted} of 'a': "
@@ -118,9 +118,31 @@ def test_an_input_that_does_not_fit_is_refused(first: str, second: str, reason: 
     assert "in front of 'b'" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "own"),
+    [
+        ("float[n,4] x", "float[n,4,5] x", ["x", "b/x"]),
+        ("float[2,3] x", "float[n,n] x", ["x", "b/x"]),
+        ("float[n,4] x", "float[n,4] x, float[k] y", ["x", "b/y"]),
+        ("float[n,4] y, float[n,5] x", "float[n,5] x", ["y", "x"]),
+    ],
+)
+def test_inputs_that_do_not_fit_stay_apart_where_answers_do(
+    first: str, second: str, own: list[str]
+) -> None:
+    result = apart(first, second)
+
+    assert result.details["inputs"] == own
+    feeds = {}
+    for spec in session_of(result.model).inputs:
+        shape = [size if isinstance(size, int) else 3 for size in spec.shape or ()]
+        feeds[spec.name] = np.ones(shape, np.float32)
+    assert len(answers(result.model, **feeds)) == 2
+
+
 def test_another_number_of_inputs_is_refused() -> None:
     with pytest.raises(UsageError, match=r"'b' takes the inputs \['x', 'y'\], 'a' takes \['x'\]"):
-        apart("float[n,4] x", "float[n,4] x, float[2] y")
+        merge([model("float[n,4] x"), model("float[n,4] x, float[2] y")], names="ab")
 
 
 @pytest.mark.parametrize(

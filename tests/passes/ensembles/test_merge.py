@@ -344,7 +344,11 @@ def test_a_quantization_annotation_follows_its_tensor() -> None:
     annotation = proto.graph.quantization_annotation.add(tensor_name="z")
     annotation.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="w")
 
-    merged = merge([ir.from_proto(proto)] * 2, names="ab").model
+    models = [ir.from_proto(proto) for _ in range(2)]
+    other = np.ones((3, 4), np.float32)
+    models[1].graph.initializers["w"].const_value = ir.tensor(other, name="w")
+
+    merged = merge(models, names="ab").model
 
     written = ir.to_proto(merged).graph.quantization_annotation
     pairs = [(a.tensor_name, a.quant_parameter_tensor_names[0].value) for a in written]
