@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -24,7 +24,7 @@ class Heads:
     """A tensor whose heads stand side by side: ``[batch, length, heads, size]`` in memory.
 
     Attributes:
-        value: Has these four axes, or ``[batch, length, parts, heads, size]``.
+        value: Has these four axes, or ``[batch, length, parts, heads, size]``; or it is ``whole``.
         whole: The same with three axes, if there is such a value.
         part: Which of the parts it is, if there are several.
         heads: How many heads there are.
@@ -55,6 +55,8 @@ def trace(value: ir.Value, axes: str, graph: ir.Graph, facts: Facts) -> Heads | 
         node = value.producer()
         if node is None or graph_of(node) is not graph:
             return "its heads are split in another graph"
+        if part is None and (split := _split_after(node, value, axes, facts)) is not None:
+            return replace(split, scale=scale)
         step = _step(node, value, axes, facts)
         if step is None:
             return f"its heads come from {node.op_type}"
@@ -70,6 +72,28 @@ def trace(value: ir.Value, axes: str, graph: ir.Graph, facts: Facts) -> Heads | 
         return "the number of its parts is not known"
     whole = _whole(value, dims, facts)
     return Heads(value, whole, part, heads, size, dims[0], dims[1], scale)
+
+
+def _split_after(node: ir.Node, value: ir.Value, axes: str, facts: Facts) -> Heads | None:
+    """Heads that are split only after lengths and widths were swapped.
+
+    ``[batch, length, heads * size]`` becomes ``[batch, heads * size, length]``, then ``value``.
+    """
+    swapped = node.inputs[0] if is_op(node, "Reshape") and axes == "BHDL" else None
+    transpose = None if swapped is None else swapped.producer()
+    if not is_op(transpose, "Transpose") or (whole := transpose.inputs[0]) is None:
+        return None
+    before, after = facts.dims(whole), facts.dims(value)
+    if tuple(transpose.attributes.get_ints("perm", ())) != (0, 2, 1) or before is None:
+        return None
+    if after is None or len(before) != 3:
+        return None
+    batch, heads, size, length = after
+    if not (isinstance(heads, int) and isinstance(size, int)):
+        return None
+    if before != (batch, length, heads * size):
+        return None
+    return Heads(whole, whole, None, heads, size, batch, length, 1.0)
 
 
 def _whole(value: ir.Value, dims: Dims, facts: Facts) -> ir.Value | None:

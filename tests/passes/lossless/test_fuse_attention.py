@@ -86,6 +86,7 @@ def arrays(text: str, **given: Any) -> dict[str, Array]:
     found |= {
         "split": np.array([0, 0, 2, 4]),
         "join": np.array([0, 0, 8]),
+        "swapped": np.array([0, 2, 4, -1]),
         "parts": np.array([0, 0, 3, 2, 4]),
         "i0": np.array(0),
         "first": np.array([1]),
@@ -145,6 +146,8 @@ def test_the_graph_that_is_left(build: Build) -> None:
     assert not fuse(model).modified
 
 
+SWAPPED = SCALED.replace("k4 = Reshape (k3, split)", "k4 = Transpose <perm = [0, 2, 1]> (k3)")
+SWAPPED = SWAPPED.replace("Transpose <perm = [0, 2, 3, 1]> (k4)", "Reshape (k4, swapped)")
 PADDED = MASKED.replace("Where (seen", "Where (keys")
 KEYWISE = (
     "  ki = Cast <to = 7> (keys)\n  kf = Cast <to = 1> (ki)\n"
@@ -170,6 +173,7 @@ RETURNED = "=> (float[B,S,8] y) {", "=> (float[B,S,8] y, float[B,S,2,4] t) {"
             "(float[B,S,8] y)", "(float[B,S,8] y, int64[4] size)"
         ),
         PACKED,
+        SWAPPED,
     ],
 )
 def test_attention_without_a_mask(build: Build, answers: Answers, text: str) -> None:
