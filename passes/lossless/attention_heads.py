@@ -57,7 +57,7 @@ def trace(value: ir.Value, axes: str, graph: ir.Graph, facts: Facts) -> Heads | 
             return "its heads are split in another graph"
         if part is None and (split := _split_after(node, value, axes, facts)) is not None:
             return replace(split, scale=scale)
-        step = _step(node, value, axes, facts)
+        step = step_back(node, value, axes, facts)
         if step is None:
             return f"its heads come from {node.op_type}"
         value, axes, factor, found = step
@@ -109,7 +109,7 @@ def _whole(value: ir.Value, dims: Dims, facts: Facts) -> ir.Value | None:
 _Step: TypeAlias = tuple[ir.Value, str, float, Part | None]
 
 
-def _step(node: ir.Node, value: ir.Value, axes: str, facts: Facts) -> _Step | None:
+def step_back(node: ir.Node, value: ir.Value, axes: str, facts: Facts) -> _Step | None:
     """What ``value``, an output of ``node``, is computed from, with its axes."""
     rule = _STEPS.get(node.op_type)
     if rule is None or node.domain or any(a.is_ref() for a in node.attributes.values()):

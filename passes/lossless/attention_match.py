@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from ..analysis.partial import Item
 from ..analysis.values import Facts
 from ..graph import feeds_only, graph_of, is_op
+from .attention_groups import Groups, match_groups
 from .attention_heads import Heads, scaled, trace
 from .attention_masks import ABSORBING, fits, values_of
 from .constants import resolved_constant
@@ -58,7 +60,26 @@ class Core:
     mask: Mask | None
 
 
-def match_attention(softmax: ir.Node, facts: Facts) -> Core | str:
+@dataclass(frozen=True)
+class GroupedCore:
+    """An attention of grouped heads, with heads before lengths, in the place of a product.
+
+    Attributes:
+        softmax: The node by which it is named.
+        product: The ``MatMul`` of weights and values.
+        groups: What is multiplied.
+        scale: What the products of queries and keys are multiplied by.
+        mask: What is added to them then.
+    """
+
+    softmax: ir.Node
+    product: ir.Node
+    groups: Groups
+    scale: float
+    mask: Mask | None
+
+
+def match_attention(softmax: ir.Node, facts: Facts) -> Core | GroupedCore | str:
     """The attention around ``softmax``, why it has to stay as it is, or an empty string.
 
     The string is empty for what is no attention.
@@ -79,6 +100,9 @@ def match_attention(softmax: ir.Node, facts: Facts) -> Core | str:
         return "it does not compute in float32"
     if product.inputs[1] is None or dims is None or len(dims) != 4:
         return "the sizes of its scores are not known" if dims is None else ""
+    grouped = match_groups(*scores.factors, product.inputs[1], graph, facts)
+    if grouped is not None:
+        return _grouped(softmax, product, scores, grouped, guarded, facts)
     if (merged := _merge(product.outputs[0], facts)) is None:
         return "its heads are not put side by side after it"
     traced = [
@@ -93,8 +117,8 @@ def match_attention(softmax: ir.Node, facts: Facts) -> Core | str:
         return why
     scale = scores.scale * q.scale * k.scale
     if v.scale != 1 or not 0 < scale < math.inf:
-        return "its scale is not positive, or values are scaled as well"
-    mask = None if scores.mask is None else _mask(scores.mask, q, k, guarded, facts)
+        return _NO_SCALE
+    mask = _mask(scores, (q.batch, q.heads, q.length, k.length), guarded, facts)
     if isinstance(mask, str):
         return mask
     merge, shapes = merged
@@ -110,6 +134,22 @@ def match_attention(softmax: ir.Node, facts: Facts) -> Core | str:
     return Core(softmax, product, answer, joins, tuple(shapes), q, k, v, scale, mask)
 
 
+def _grouped(
+    softmax: ir.Node,
+    product: ir.Node,
+    scores: _Scores,
+    groups: Groups,
+    guarded: bool,
+    facts: Facts,
+) -> GroupedCore | str:
+    scale = scores.scale * groups.scale
+    if not 0 < scale < math.inf:
+        return _NO_SCALE
+    mask = _mask(scores, groups.sizes, guarded, facts)
+    return mask if isinstance(mask, str) else GroupedCore(softmax, product, groups, scale, mask)
+
+
+_NO_SCALE = "its scale is not positive, or values are scaled as well"
 _AXES = ("BHLD", "BHDL", "BHLD")
 
 
@@ -220,13 +260,16 @@ def _disagreement(q: Heads, k: Heads, v: Heads) -> str:
         return "its queries, keys and values are not known to have one batch size"
     if not q.heads == k.heads == v.heads:
         return "its queries, keys and values do not have equally many heads"
-    if q.size != k.size or k.length != v.length:
-        return "its keys are not known to fit its queries and values"
-    return ""
+    return ""  # that queries are as wide as keys, and values as many, the products demand
 
 
-def _mask(value: ir.Value, q: Heads, k: Heads, guarded: bool, facts: Facts) -> Mask | str:
-    has_rows = fits(value, (q.batch, q.heads, q.length, k.length), facts)
+def _mask(
+    scores: _Scores, sizes: tuple[Item, Item, Item, Item], guarded: bool, facts: Facts
+) -> Mask | str | None:
+    """The mask of scores of ``sizes``, or why it cannot be one of the operator."""
+    if (value := scores.mask) is None:
+        return None
+    has_rows = fits(value, sizes, facts)
     if isinstance(has_rows, str):
         return has_rows
     held = values_of(value, facts)

@@ -17,7 +17,7 @@ from ..graph import graph_of, is_op, nodes_of, take_over
 from ..opsets import raise_opset, standard_version
 from .attention_heads import Heads
 from .attention_masks import ABSORBING
-from .attention_match import Core, Mask, match_attention
+from .attention_match import Core, GroupedCore, Mask, match_attention
 from .constants import ConstantWriter, drop_unused, resolved_constant
 
 _OPSET: Final = 23
@@ -42,6 +42,13 @@ class FuseAttention(Pass):
     lowest number, half of it is written instead, which gives itself when a score is added, just as
     well. A mask of negative infinity is taken where a row of NaN becomes zeros by
     ``Where(IsNaN(p), 0, p)``, as PyTorch exports it, or where no row can be infinite as a whole.
+
+    Where heads of keys and values are repeated for groups of queries, as
+    ``Reshape(Expand(Unsqueeze(k)))``, the operator takes them as they were before; it is 1.1 to 2
+    times faster than the repetition and two products. Such heads may be rotated, and keys and
+    values may begin with what was computed before. With as many heads of keys as of queries, what
+    is rotated or joined to the past stays as it is: with heads before lengths the operator runs at
+    0.81 to 1.34 of the speed of its parts, mostly no faster.
 
     A model of an older opset is raised first. float32 on ONNX Runtime's CPU provider only: that is
     where it was measured.
@@ -72,21 +79,25 @@ class FuseAttention(Pass):
         writer = _Writer(model)
         for core in cores:
             result.rewrote(core.softmax)
-            writer.write(core)
+            if isinstance(core, Core):
+                writer.write(core)
+            else:
+                writer.write_grouped(core)
         writer.finish()
         return result
 
 
-def _find(model: ir.Model, result: Result) -> list[Core]:
+def _find(model: ir.Model, result: Result) -> list[Core | GroupedCore]:
     """Every attention, in the order of the places where it will be written."""
     facts = Facts(model)
     facts.follow_all()
-    cores, places = [], {}
+    cores: list[Core | GroupedCore] = []
+    places: dict[ir.Node, int] = {}
     for place, node in enumerate(nodes_of(model)):
         places[node] = place
         if is_op(node, "Softmax"):
             core = match_attention(node, facts)
-            if isinstance(core, Core):
+            if not isinstance(core, str):
                 cores.append(core)
             elif core:
                 result.decline(node, because=core)
@@ -106,7 +117,7 @@ class _Writer:
         place = core.product
         inputs = [self.flat(heads, place) for heads in (core.q, core.k, core.v)]
         if core.mask is not None:
-            inputs.append(self.mask(core.mask, inputs[0], core.q.length, place))
+            inputs.append(self.mask(core.mask, (inputs[0], 1), core.q.length, place))
         counts = {"q_num_heads": core.q.heads, "kv_num_heads": core.k.heads}
         (answer,) = self.node("Attention", inputs, place, **counts, scale=core.scale)
         for join in core.joins:
@@ -121,6 +132,16 @@ class _Writer:
             shape.replace_input_with(0, self.turned(split, place))
         take_over(split, core.answer)
         self.replaced += (split, core.answer)
+
+    def write_grouped(self, core: GroupedCore) -> None:
+        """Put one ``Attention`` of four axes in the place of ``core``."""
+        place, groups = core.product, core.groups
+        inputs = [groups.q, groups.k, groups.v]
+        if core.mask is not None:
+            inputs.append(self.mask(core.mask, (groups.q, 2), groups.sizes[2], place))
+        (answer,) = self.node("Attention", inputs, place, scale=core.scale)
+        take_over(answer, place.outputs[0])
+        self.replaced.append(place.outputs[0])
 
     def finish(self) -> None:
         """Drop what nothing reads any more."""
@@ -143,15 +164,20 @@ class _Writer:
             ("parts", graph, whole, parts), lambda: self.split(whole, [width] * parts, place)
         )[heads.part[0]]
 
-    def mask(self, mask: Mask, query: ir.Value, length: Item, place: ir.Node) -> ir.Value:
-        """``mask`` as the operator takes it, with a row for each query."""
+    def mask(
+        self, mask: Mask, rows: tuple[ir.Value, int], length: Item, place: ir.Node
+    ) -> ir.Value:
+        """``mask`` as the operator takes it, with a row for each query.
+
+        Queries lie along an axis of a value, ``rows``, and are ``length`` many.
+        """
         graph, value = graph_of(place), mask.value
         if mask.clamped:
             value = self.once(("raised", graph, value), lambda: [self.raised(mask.value, place)])[0]
         if mask.has_rows:
             return value
         return self.once(
-            ("rows", graph, value, length), lambda: [self.with_rows(value, query, length, place)]
+            ("rows", graph, value, length), lambda: [self.with_rows(value, rows, length, place)]
         )[0]
 
     def once(self, key: Hashable, make: Callable[[], Sequence[ir.Value]]) -> Sequence[ir.Value]:
@@ -175,13 +201,16 @@ class _Writer:
                 return self.node("Where", [node.inputs[0], *raised], place)[0]
         return self.node("Max", [mask, self.constant("low", low, place)], place)[0]
 
-    def with_rows(self, mask: ir.Value, query: ir.Value, length: Item, place: ir.Node) -> ir.Value:
+    def with_rows(
+        self, mask: ir.Value, rows: tuple[ir.Value, int], length: Item, place: ir.Node
+    ) -> ir.Value:
         """``mask`` repeated for each of the ``length`` queries."""
         if isinstance(length, int):
             shape = self.constant("rows", np.array([1, 1, length, 1]), place)
         else:
             one = self.constant("one", np.array([1]), place)
-            (size,) = self.node("Shape", [query], place, start=1, end=2)
+            value, axis = rows
+            (size,) = self.node("Shape", [value], place, start=axis, end=axis + 1)
             (shape,) = self.node("Concat", [one, one, size, one], place, axis=0)
         return self.node("Expand", [mask, shape], place)[0]
 
