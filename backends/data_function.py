@@ -31,16 +31,7 @@ class FunctionData:
         Raises:
             DataError: It cannot be imported or called, yields nothing or what does not fit.
         """
-        module, _, attribute = spec.partition(":")
-        try:
-            function = getattr(_import(module), attribute)
-        except Exception as error:  # the module's own code may raise anything
-            raise DataError(
-                f"{spec} cannot be imported: {type(error).__name__}: {error}",
-                hint="the module has to be installed or lie in the working folder",
-            ) from error
-        if not callable(function):
-            raise DataError(f"{spec} is {type(function).__name__}, not a function")
+        function = load_function(spec)
         data = cls(spec, function, inputs)
         if next(data.batches(1), None) is None:
             raise DataError(f"{spec} yields no samples")
@@ -93,6 +84,26 @@ class FunctionData:
             check_shape(array.shape, spec, label, samples=False)
             feeds[spec.name] = array
         return feeds
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names.
+
+    Raises:
+        DataError: It cannot be imported, or is no function.
+    """
+    module, _, attribute = spec.partition(":")
+    try:
+        function = getattr(_import(module), attribute)
+    except Exception as error:  # the module's own code may raise anything
+        raise DataError(
+            f"{spec} cannot be imported: {type(error).__name__}: {error}",
+            hint="the module has to be installed or lie in the working folder",
+        ) from error
+    if not callable(function):
+        raise DataError(f"{spec} is {type(function).__name__}, not a function")
+    found: Callable[..., Any] = function
+    return found
 
 
 def _import(module: str) -> Any:

@@ -20,8 +20,10 @@ from ..passes.base import EXACT, Context, Contract
 from .guard import Guard
 from .latency import Stopwatch, timing_feeds
 from .manager import PassManager, Run, check_needs, replay
+from .mixed_precision import NOT_ASKED, hold_accuracy
 from .model_io import save
 from .pipeline import Pipeline, Step, as_pipeline
+from .quality import Part
 from .records import LEFT_OUT, silent
 from .report import Report
 from .report_text import quantity
@@ -110,6 +112,13 @@ def compile_model(
         provider=settings.target.provider,
         threads=settings.threads,
     )
+    accuracy = NOT_ASKED
+    if settings.demand is not None:
+        timer = stopwatch if settings.time else None
+        held = hold_accuracy(model, pipeline, settings.demand, context, timer)
+        pipeline, accuracy = held.pipeline, held.report
+        if settings.data is not None:
+            context = replace(context, data=Part(settings.data, held=False))
     run, latency, searched = _searched(model, pipeline, context, settings, stopwatch)
     verified = _verified(model, run, settings) if settings.verify else NOT_VERIFIED
     session, session_report = choose_session(
@@ -132,11 +141,13 @@ def compile_model(
         latency=latency,
         search=searched,
         session=session_report,
+        accuracy=accuracy,
         seconds=time.perf_counter() - started,
         environment=environment(),
         operators=[cost.operators(one) for one in both],
         sizes=sizes,
-        warnings=_warnings(run, verified, latency, weights[1] - weights[0]),
+        warnings=_warnings(run, verified, latency, weights[1] - weights[0])
+        + ([accuracy["reason"]] if accuracy["status"] == "not-worth-it" else []),
     )
     return Outcome(run.model, report, session)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from .html_page import card, facts, page, table
 from .manager import PassRecord
-from .plots import latency_plot, operators_plot
+from .plots import latency_plot, operators_plot, sensitivity_plot
 from .report import Report
 from .report_text import (
+    accuracy_text,
     change_text,
     dims_text,
     environment_texts,
@@ -52,6 +53,7 @@ def as_html(report: Report) -> str:
             *_search(report.search),
             *_session(report),
             *_answers(report.verified),
+            *_accuracy(report),
             "<h2>Environment</h2>",
             facts(environment_texts(report)),
         ],
@@ -239,6 +241,29 @@ def _value(value: Any) -> str:
 
 def _spaced(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _accuracy(report: Report) -> list[str]:
+    """What each layer costs by itself, and which stay in float; nothing where none were weighed."""
+    layers = report.accuracy.get("layers")
+    if not layers:
+        return []
+    rows = [
+        [
+            one["layer"],
+            one["operator"],
+            "" if one["sqnr_db"] is None else f"{one['sqnr_db']:.1f}",
+            "" if one["macs"] is None else quantity(one["macs"]),
+            "float" if one["float"] else "int8",
+        ]
+        for one in layers
+    ]
+    head = [("operator", "text"), ("SQNR, dB", "number"), ("MACs", "number"), ("", "text")]
+    plot = sensitivity_plot(report)
+    title = "What is left of the signal if that layer alone is quantized"
+    drawn = f"<figure>{plot}<figcaption>{title}</figcaption></figure>" if plot else ""
+    text = accuracy_text(report.accuracy)
+    return ["<h2>Sensitivity</h2>", drawn, table(head, rows, caption=text)]
 
 
 def _answers(verified: Mapping[str, Any]) -> list[str]:

@@ -67,6 +67,27 @@ def operators_plot(report: Report, most: int = 12) -> str:
     return _svg(figure, axes, "Operators before and after")
 
 
+def sensitivity_plot(report: Report, most: int = 24) -> str:
+    """What rounding each layer alone leaves of the signal, in dB, the ``most`` sensitive ones.
+
+    Layers that stay in float have the colour of spans. Empty where nothing was weighed or
+    matplotlib is missing.
+    """
+    layers = [one for one in report.accuracy.get("layers", ()) if one["sqnr_db"] is not None]
+    shown = layers[:most][::-1]
+    figure = _figure(height=0.9 + 0.22 * len(shown))
+    if figure is None or not shown:
+        return ""
+    axes = figure.subplots()
+    colours = [_SPAN if one["float"] else _AFTER for one in shown]
+    bars = axes.barh(range(len(shown)), [one["sqnr_db"] for one in shown], 0.7, color=colours)
+    axes.bar_label(bars, fmt="%.1f", padding=3, color=_INK, fontsize=8)
+    axes.margins(x=0.12)
+    axes.set_yticks(range(len(shown)), [one["layer"][-28:] for one in shown], fontsize=7)
+    axes.set_xlabel("SQNR, dB")
+    return _svg(figure, axes, "What each layer costs by itself")
+
+
 def _figure(height: float) -> Any:
     try:
         from matplotlib.figure import Figure

@@ -40,6 +40,7 @@ class Report:
     operators: list[dict[str, int]] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    accuracy: dict[str, Any] = field(default_factory=lambda: {"status": "not-asked"})
     layout: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

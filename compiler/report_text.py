@@ -78,6 +78,18 @@ def session_text(session: Mapping[str, Any]) -> str:
     )
 
 
+def accuracy_text(accuracy: Mapping[str, Any]) -> str:
+    """What answers are worth after quantization, and what had to stay in float for that."""
+    value = f"{accuracy['metric']} {accuracy['value']:.4g}"
+    if accuracy["reference"] is not None:
+        value += f" of {accuracy['reference']:.4g}"
+    if accuracy["status"] == "not-worth-it":
+        return str(accuracy["reason"])
+    left = len(accuracy["in_float"])
+    kept = f"{left} of {plural(len(accuracy['layers']), 'layer')} in float" if left else "all int8"
+    return f"{value} on samples held out, {kept}"
+
+
 def session_lines(model: str) -> str:
     """Python that runs ``model`` with the options of its session file."""
     return (

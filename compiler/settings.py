@@ -9,6 +9,7 @@ from typing import Final
 
 from ..backends.data import Data
 from ..backends.targets import Target
+from .quality import Demand
 from .records import Hook, Progress, silent
 
 BUDGET: Final = 120.0
@@ -29,6 +30,7 @@ class Settings:
         threads: Intra-op threads for timing; 0 is ONNX Runtime's choice.
         budget: Seconds for settling by measuring what passes and sessions leave open, which is
             what level 3 does; ``None`` settles nothing.
+        demand: How much worse answers may get by quantization; ``None`` leaves that open.
         strict: Raise at the first wrong step instead of undoing it.
         reproduce: A folder for models on which a step was wrong.
         hooks: Called around every step.
@@ -43,6 +45,7 @@ class Settings:
     time: bool = False
     threads: int = 0
     budget: float | None = None
+    demand: Demand | None = None
     strict: bool = False
     reproduce: Path | None = None
     hooks: Sequence[Hook] = ()

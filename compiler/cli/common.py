@@ -76,6 +76,35 @@ DataOption = Annotated[
         rich_help_panel=INPUTS,
     ),
 ]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        metavar="X",
+        min=0,
+        help="How much worse answers may get by quantization, by --metric, on samples held out; "
+        "layers that cost too much stay in float.",
+        rich_help_panel=REWRITING,
+    ),
+]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="M",
+        help="sqnr, cosine, top1-agreement (default), accuracy, or module:function.",
+        rich_help_panel=REWRITING,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="An .npy with one whole number for each sample, for --metric accuracy.",
+        rich_help_panel=INPUTS,
+    ),
+]
 Dims = Annotated[
     list[str] | None,
     typer.Option(

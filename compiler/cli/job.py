@@ -53,6 +53,8 @@ class Job:
     data: str | None = None
     dims: dict[str, int] = field(default_factory=dict)
     quantize: str | None = None
+    max_drop: float | None = None
+    metric: str | None = None
     macs: float | None = None
     verify: bool | None = None
     time: bool | None = None

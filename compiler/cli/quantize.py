@@ -46,6 +46,9 @@ def quantize(
     ] = True,
     target: common.TargetOption = None,
     level: common.Level = None,
+    max_drop: common.MaxDrop = None,
+    metric: common.MetricOption = None,
+    labels: common.Labels = None,
     data: common.DataOption = None,
     dim: common.Dims = None,
     seed: common.Seed = None,
@@ -71,6 +74,7 @@ def quantize(
     Examples:
         onnxpress quantize model.onnx -o model.int8.onnx --data samples.npz
         onnxpress quantize bert.onnx -o bert.int4.onnx --scheme int4 --data sentences
+        onnxpress quantize model.onnx -o good.onnx --data samples.npz --max-drop 0.005
     """
     del debug
     passes = passes_of(scheme)
@@ -81,6 +85,9 @@ def quantize(
             models=(model,),
             output=output,
             extra=passes,
+            max_drop=max_drop,
+            metric=metric,
+            labels=labels,
             data=data,
             target=target,
             level=level,

@@ -16,6 +16,7 @@ from ..layouts import layout_text
 from ..manager import PassRecord
 from ..report import Report
 from ..report_text import (
+    accuracy_text,
     detail_texts,
     dims_text,
     latency_text,
@@ -74,6 +75,8 @@ def report(console: Console, found: Report, job: Job) -> None:
     ]
     if found.search.get("tried"):
         rows.insert(-1, ("search", escape(search_text(found.search))))
+    if found.accuracy.get("layers"):
+        rows.append(("accuracy", escape(accuracy_text(found.accuracy))))
     if found.session.get("tried"):
         rows.insert(-1, ("session", session_line(found.session)))
     if found.layout:

@@ -22,6 +22,7 @@ from ..layouts import Layout, choose_layout
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, choose, parse
 from ..provenance import stamp
+from ..quality import Demand
 from ..recipe import Recipe, read_recipe
 from ..records import Progress
 from ..report import Report
@@ -180,11 +181,28 @@ def settings_of(job: Job, target: Target, model: ir.Model, progress: Progress) -
         verify=job.verify is not False,
         time=job.time is not False,
         threads=job.threads,
+        demand=demand_of(job),
         budget=BUDGET if job.budget is None and job.level == 3 else job.budget,
         strict=job.strict,
         reproduce=job.reproduce,
         progress=progress,
     )
+
+
+def demand_of(job: Job) -> Demand | None:
+    """What ``--max-drop``, ``--metric`` and ``--labels`` ask for.
+
+    Raises:
+        UsageError: They do not go together.
+        DataError: The labels cannot be read.
+    """
+    if job.max_drop is None:
+        if job.metric is not None or (job.labels is not None and len(job.models) == 1):
+            raise UsageError("--metric and --labels need --max-drop")
+        return None
+    labels = None if job.labels is None else read_labels(job.labels)
+    metric = job.metric or ("top1-agreement" if labels is None else "accuracy")
+    return Demand(job.max_drop, metric, labels)
 
 
 def finish(outcome: Outcome, job: Job) -> None:

@@ -20,6 +20,9 @@ FLOAT = "onnxpress.float"
 """Under this name a dequantized constant remembers in ``meta`` what it was before rounding, for the
 passes that look for better integers. Files do not hold it."""
 
+ORIGIN = "onnxpress.origin"
+"""Under this name a dequantized weight remembers what its layer computed in the float model."""
+
 
 @dataclass
 class Emitter:
@@ -42,6 +45,7 @@ class Emitter:
     channels: int = 0
     shrunk: int = 0
     _names: Names = field(init=False)
+    _origins: dict[ir.Node, str] = field(default_factory=dict)
     _quantized: dict[ir.Value, ir.Node] = field(default_factory=dict)
     _constants: dict[tuple[str, tuple[int, ...], str], ir.Value] = field(default_factory=dict)
 
@@ -54,6 +58,7 @@ class Emitter:
         edges = {(kernel.node, index) for kernel in plan.kernels for index in kernel.inputs}
         names = {value: value.name or "" for value in plan.roots}
         reads = [list(kernel.reads()) for kernel in plan.kernels]
+        self._origins = {one.node: one.node.outputs[0].name or "" for one in plan.kernels}
         for value, root in plan.roots.items():
             self._quantize(value, names[root], self.affines[root])
             if value in produced:
@@ -134,7 +139,7 @@ class Emitter:
             self._constant(f"{name}.zero_point", np.zeros(quantized.scale.shape, np.int8)),
         ]
         parameters = [self._read_constant(node, inputs, f"{name}.dequantized", kernel.axis)]
-        parameters[0].meta[FLOAT] = weight
+        parameters[0].meta.update({FLOAT: weight, ORIGIN: self._origins[node]})
         if kernel.bias is not None:
             values, scale = quantize_bias(kernel.bias, input_scale, quantized.scale)
             name = old[1].name if old[1] is not None else f"{node.outputs[0].name}.bias"
