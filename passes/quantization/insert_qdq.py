@@ -19,6 +19,7 @@ from .arithmetic import Range, affine
 from .emit import Emitter
 from .kernels import WEIGHTED
 from .observers import METHODS, Calibration, observe_ranges
+from .payoff import Sizes, find_dear
 from .placement import Plan, find_plan, matches
 from .saturation import can_saturate
 
@@ -50,6 +51,8 @@ class InsertQDQ(Pass):
       silently. ``avoid`` finds the output channels that can, and rounds and scales their weights so
       that no pair does, no further than that takes; ``ignore`` keeps the full range; ``auto``
       avoids it unless the target's CPU is known to have VNNI, AMX or Arm's dot products.
+    - ``where``: ``everywhere`` there is a kernel, or only where it ``pays``: where by an estimate
+      from shapes the conversions at its borders take less time than 8 bits save.
     - ``include``, ``exclude``: names of nodes or of their outputs, or operators, ``*`` for
       anything. Only what ``include`` fits is quantized, if it is given; never what ``exclude``
       fits.
@@ -69,6 +72,7 @@ class InsertQDQ(Pass):
     ranges: str = ""
     samples: int = 512
     saturation: str = "auto"
+    where: str = "everywhere"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
@@ -77,6 +81,7 @@ class InsertQDQ(Pass):
             ("scheme", ("int8",)),
             ("method", METHODS),
             ("saturation", ("auto", "avoid", "ignore")),
+            ("where", ("everywhere", "pays")),
         ):
             if getattr(self, option) not in choices:
                 raise UsageError(
@@ -122,7 +127,7 @@ class InsertQDQ(Pass):
                 model, names, context, context.data, self.samples, self._calibration()
             )
             ranges = {value: observed.ranges[value.name or ""] for value in plan.roots}
-            plan = find_plan(model.graph, self._unwanted, _unusable(ranges))
+            plan = self._what_pays(model, context, _unusable(ranges))
             result.details["samples"] = observed.samples
             self._write(model, context, plan, ranges, result)
         for node, reason in plan.declined.items():
@@ -148,6 +153,22 @@ class InsertQDQ(Pass):
         emitter.write(plan)
         result.details["channels"] = emitter.channels
         result.details["channels_kept_from_saturating"] = emitter.shrunk
+
+    def _what_pays(self, model: ir.Model, context: Context, unusable: dict[ir.Value, str]) -> Plan:
+        """The plan without what does not pay, found again while there is any."""
+        plan = find_plan(model.graph, self._unwanted, unusable)
+        if self.where == "everywhere":
+            return plan
+        sizes = Sizes.of(model, _sizes_of_samples(model, context))
+        dear: dict[ir.Node, str] = {}
+
+        def unwanted(node: ir.Node) -> str:
+            return self._unwanted(node) or dear.get(node, "")
+
+        while found := find_dear(plan, sizes):
+            dear.update(found)
+            plan = find_plan(model.graph, unwanted, unusable)
+        return plan
 
     def _calibration(self) -> Calibration:
         return Calibration(self.method, self.percent, self.symmetric, self.ranges)
@@ -184,6 +205,20 @@ def _unusable(ranges: dict[ir.Value, Range]) -> dict[ir.Value, str]:
         for value, seen in ranges.items()
         if seen.dead
     }
+
+
+def _sizes_of_samples(model: ir.Model, context: Context) -> dict[str, int]:
+    """The dynamic sizes of the first sample, by name; those that the user gave go before."""
+    sizes: dict[str, int] = {}
+    feeds = next(iter(context.data.batches(1)), {}) if context.data is not None else {}
+    for value in model.graph.inputs:
+        array = feeds.get(value.name or "")
+        if array is None or value.shape is None or len(value.shape) != array.ndim:
+            continue
+        for dim, size in zip(value.shape, array.shape, strict=True):
+            if isinstance(dim, ir.SymbolicDim) and dim.value:
+                sizes[str(dim.value)] = size
+    return sizes | context.dims
 
 
 def _decline_hidden(model: ir.Model, result: Result) -> None:
