@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 from ..backends.errors import UsageError
 
 Scheme: TypeAlias = Literal["int8", "int8-weights", "int4"]
 
-_PASSES: Final[dict[str, str]] = {
-    "int8": "fold-batch-norm,insert-qdq",
-    "int8-weights": "quantize-weights{bits=8}",
-    "int4": "quantize-weights",
+_PASSES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
+    "int8": ("fold-batch-norm,", "insert-qdq", {"where": "pays"}),
+    "int8-weights": ("", "quantize-weights", {"bits": "8"}),
+    "int4": ("", "quantize-weights", {}),
 }
+"""What comes before the pass, the pass, and its options."""
 
 
-def passes_of(scheme: str) -> str:
-    """Pipeline text for ``scheme``, everything else as it is by default.
+def passes_of(scheme: str, options: Mapping[str, str | tuple[str, ...]] | None = None) -> str:
+    """Pipeline text for ``scheme`` with ``options`` of its pass, everything else by default.
 
     Raises:
         UsageError: There is no such scheme.
@@ -26,4 +28,9 @@ def passes_of(scheme: str) -> str:
             f"there is no quantization scheme {scheme!r}",
             hint=f"it is one of {', '.join(_PASSES)}",
         )
-    return _PASSES[scheme]
+    from ..passes.base import option_text
+
+    before, name, own = _PASSES[scheme]
+    given = {key: value for key, value in (options or {}).items() if value}
+    inner = ",".join(f"{key}={option_text(value)}" for key, value in {**own, **given}.items())
+    return f"{before}{name}{{{inner}}}" if inner else f"{before}{name}"

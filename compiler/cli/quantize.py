@@ -44,6 +44,33 @@ def quantize(
             rich_help_panel=common.REWRITING,
         ),
     ] = True,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include",
+            metavar="PATTERN",
+            help="Quantize only these: names of nodes or their outputs, operators, * for anything; "
+            "repeatable.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="Leave these in float, named alike; repeatable.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    everywhere: Annotated[
+        bool,
+        typer.Option(
+            "--everywhere",
+            help="int8: also quantize what would take longer to convert than it saves.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = False,
     target: common.TargetOption = None,
     level: common.Level = None,
     max_drop: common.MaxDrop = None,
@@ -69,17 +96,21 @@ def quantize(
 
     Optimizes first, as `onnxpress optimize` does. The scheme int8 needs --data: a few hundred
     unlabelled samples, which find the ranges of activations and what the integer weights are fitted
-    to. int4 is more accurate with --data.
+    to; what would take longer to convert than it saves stays in float. int4 is more accurate with
+    --data.
 
     Examples:
         onnxpress quantize model.onnx -o model.int8.onnx --data samples.npz
+        onnxpress quantize model.onnx -o model.int8.onnx --data samples.npz --exclude "/head/*"
         onnxpress quantize bert.onnx -o bert.int4.onnx --scheme int4 --data sentences
         onnxpress quantize model.onnx -o good.onnx --data samples.npz --max-drop 0.005
     """
     del debug
-    passes = passes_of(scheme)
+    options: dict[str, str | tuple[str, ...]] = {}
     if scheme == "int8":
-        passes += f"{{method={method}}}" + (",refit" if refit else "")
+        options |= {"method": method, "where": "everywhere" if everywhere else "pays"}
+    options |= {"include": tuple(include or ()), "exclude": tuple(exclude or ())}
+    passes = passes_of(scheme, options) + (",refit" if refit and scheme == "int8" else "")
     start(
         Job(
             models=(model,),
