@@ -40,6 +40,7 @@ SUITES: dict[str, Callable[..., None]] = {
     "lossless": lossless_suite.lossless_suite,
     "rewrites": rewrites_suite.rewrites_suite,
     "shipped": suites.shipped_suite,
+    "ensembles": ensembles_suite.ensembles_suite,
     "quantization": quantization.quantization_suite,
 }
 run = typer.Typer(help="The same suites, as `run SUITE`.", no_args_is_help=True)
@@ -53,7 +54,6 @@ app.command("list")(cli.list_models)
 app.command("forecast")(forecast.forecast)
 app.command("decisions")(suites.decisions_suite)
 app.command("text-lines")(text_lines.text_lines_suite)
-app.command("ensembles")(ensembles_suite.ensembles_suite)
 app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)
 app.command("compare")(differences.compare)

@@ -32,7 +32,7 @@ _LAYOUTS: Final[dict[str, tuple[str, ...]]] = {
 """The passes that give each layout."""
 
 FORMS: Final = {
-    passes: parse(f"{passes},{_TIDY}") if passes else Pipeline()
+    passes: parse(f"permute-weights,{passes},{_TIDY}" if passes else "permute-weights")
     for forms in _LAYOUTS.values()
     for passes in forms
 }

@@ -22,6 +22,7 @@ _BUILTIN: dict[str, str] = {
     "simplify-shapes": ".lossless.simplify_shapes:SimplifyShapes",
     "hoist-invariants": ".lossless.hoist_invariants:HoistInvariants",
     "inline-functions": ".lossless.inline_functions:InlineFunctions",
+    "permute-weights": ".lossless.permute_weights:PermuteWeights",
     "fuse-gemm": ".lossless.fuse_gemm:FuseGemm",
     "compose-layers": ".lossless.compose_layers:ComposeLayers",
     "merge-branches": ".lossless.merge_branches:MergeBranches",

@@ -18,7 +18,7 @@ from .combiners import Linear, add_combiner, add_uncertainty
 from .members import Member, admit, distinct, member_names, separate, unused
 from .share import share_initializers
 from .side_by_side import model_of, side_by_side
-from .versions import harmonise
+from .versions import custom_operators, harmonise
 
 __all__ = ["Merge", "MergeResult", "member_names", "merge"]
 
@@ -130,9 +130,9 @@ class Merge:
         opsets = harmonise(members, max(least, UNCERTAINTY_OPSET) if self.uncertainty else least)
         alignment = align(members, self.inputs, apart=self.combine == "none")
         answers = self._answers(members)
-        notes = alignment.notes + (
-            mixture(members, answers) if self.combine in {"mean", "weighted"} else []
-        )
+        notes = [*alignment.notes, *custom_operators(members)]
+        if self.combine in {"mean", "weighted"}:
+            notes += mixture(members, answers)
         separate(members)
         scope = _scope(members)
         graph = side_by_side(members, alignment, opsets, scope)

@@ -54,6 +54,31 @@ def harmonise(members: Sequence[Member], least: int) -> dict[str, int]:
     return versions
 
 
+_KNOWN = frozenset(
+    {*_STANDARD, "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"}
+)
+"""Domains whose operators ONNX Runtime brings."""
+
+
+def custom_operators(members: Sequence[Member]) -> list[str]:
+    """A sentence for each member with operators that somebody has to register."""
+    notes = []
+    for member in members:
+        own = member.model.functions
+        found = {
+            f"{node.op_type} of {node.domain}"
+            for body in member.bodies
+            for node in _nodes(body)
+            if node.domain not in _KNOWN and node.op_identifier() not in own
+        }
+        if found:
+            notes.append(
+                f"member {member.name!r} uses {', '.join(sorted(found))}, which has to be "
+                "registered wherever the merged model runs"
+            )
+    return notes
+
+
 def _nodes(body: ir.Graph | ir.Function) -> ir.traversal.RecursiveGraphIterator:
     return ir.traversal.RecursiveGraphIterator(body)
 

@@ -80,3 +80,16 @@ def test_unused_imports_do_not_conflict() -> None:
     models = [ir.from_onnx_text(text.format(version)) for version in (2, 3)]
 
     assert merge(models, names=["a", "b"]).model.opset_imports == {"": 17}
+
+
+def test_a_custom_operator_is_told_with_its_member() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "acme" : 1]>
+    m (float[n] x) => (float[n] y) { z = acme.Magic (x) y = Relu (z) }"""
+    plain = ir.from_onnx_text(text.replace("acme.Magic", "Neg"))
+
+    result = merge([plain, ir.from_onnx_text(text)], names="ab")
+
+    assert result.details["notes"] == [
+        "member 'b' uses Magic of acme, which has to be registered wherever the merged model runs"
+    ]
+    assert [node.domain for node in result.model.graph].count("acme") == 1
