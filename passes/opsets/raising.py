@@ -14,8 +14,9 @@ from .convert import convert, refusal
 
 _STANDARD = frozenset({"", "ai.onnx"})
 
-_ONLY_GREW = frozenset({"Constant", "Loop"})
-"""Operators whose newer versions may be written in more ways, and mean the same in the old one."""
+_ONLY_GREW = {"Cast": 6, "CastLike": 15, "Constant": 1, "Loop": 1, "Reshape": 5, "Shape": 1}
+"""Operators whose newer versions may be written in more ways, and mean the same in the old one:
+from which version on."""
 
 
 def raise_opset(model: ir.Model, target: int) -> int:
@@ -81,7 +82,7 @@ def _changed(node: ir.Node, version: int, target: int) -> bool:
     before = signature(node.op_type, version)
     if before is not None and before == signature(node.op_type, target):
         return False
-    if node.op_type in _ONLY_GREW:
+    if version >= _ONLY_GREW.get(node.op_type, target):
         return False
     if before is None:
         reason = f"there is no such operator in opset {version}"
