@@ -21,16 +21,10 @@ from onnxpress.backends.base import Array
 from onnxpress.backends.serde import from_proto
 from onnxpress.compiler.latency import latency_before_and_after
 
+from . import fusion_probes
+from .probe import Probe
+
 HEAD = '<ir_version: 9, opset_import: ["" : 17]>'
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One comparison: how often ``candidate`` runs while ``baseline`` runs once."""
-
-    what: str
-    baseline_us: float
-    speedup: float
 
 
 def _model(body: str, dims: str, weights: dict[str, Array]) -> ir.Model:
@@ -114,7 +108,12 @@ def widen(seconds: float = 1.0) -> Iterator[Probe]:
         yield Probe(what, timed["before"]["median_ms"] * 1000, timed["speedup"])
 
 
-PROBES = {"widen-convs": widen}
+PROBES = {
+    "widen-convs": widen,
+    "fuse-attention": fusion_probes.attention,
+    "fuse-siblings": fusion_probes.siblings,
+    "recognize-activations": fusion_probes.normalizations,
+}
 """What there is to probe, by the pass that relies on it."""
 
 
