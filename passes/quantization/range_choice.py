@@ -18,6 +18,9 @@ BINS = 2048
 FRACTIONS = np.linspace(1.0, 0.25, 76)
 """The parts of the whole range that are tried."""
 
+RAREST = 0.001
+"""The share of the values that :func:`least_divergence` cuts off at most."""
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -73,13 +76,17 @@ def least_divergence(histogram: Histogram) -> Range:
     """The range whose 256 steps tell least from the whole distribution.
 
     That is by the Kullback-Leibler divergence of the clipped distribution and of what the steps
-    make of it (Migacz 2017, "8-bit Inference with TensorRT"); both ends are cut alike.
+    make of it (Migacz 2017, "8-bit Inference with TensorRT"); both ends are cut alike. With few
+    values a histogram is ragged, and the fewer parts a step takes together the better it looks, so
+    no more than :data:`RAREST` of the values are cut off.
     """
     low, high = min(histogram.seen.low, 0.0), max(histogram.seen.high, 0.0)
     x, counts = histogram.centres, histogram.counts.astype(np.float64)
     best, least = Range(low, high), np.inf
     for fraction in FRACTIONS:
         cut = Range(low * fraction, high * fraction)
+        if counts[(x < cut.low) | (x > cut.high)].sum() > RAREST * counts.sum():
+            break
         divergence = _divergence(x, counts, cut)
         if divergence < least:
             best, least = cut, divergence

@@ -39,7 +39,6 @@ HELD = 4
 SMALLER = (1.0, 0.93, 0.86)
 """Steps to try besides the least that holds all weights: they clip the largest."""
 
-TINY = 1e-30
 TINY32 = float(np.finfo(np.float32).tiny)
 
 
@@ -154,6 +153,7 @@ class _Fitter:
 
     def _moments(self, layer: QuantizedLayer, twin: Layer) -> tuple[Moments, Moments | None]:
         rng = np.random.default_rng(self._seed)
+        wide = not all(_is_moderate(size) for size in (layer.input_scale, np.abs(layer.scale)))
         known: Moments | None = None
         held: Moments | None = None
         inputs, results = (
@@ -163,6 +163,8 @@ class _Fitter:
         for x, y in zip(inputs, results, strict=True):
             rows = twin.choose(y, rng)
             a, wanted = twin.inputs(x, rows), twin.results(y, rows)
+            if wide:
+                a, wanted = a.astype(np.float64), wanted.astype(np.float64)
             cut = a.shape[1] - a.shape[1] // HELD
             centred = layer.bias is not None
             known = _added(known, a[:, :cut], wanted[:, :cut], centred=centred)
@@ -223,6 +225,11 @@ class _Fitter:
         return best, steps
 
 
+def _is_moderate(steps: Array | np.float32) -> bool:
+    """Whether squares of what has such ``steps`` keep clear of the limits of float32."""
+    return bool(np.min(steps) > 1e-12 and np.max(steps) < 1e12)
+
+
 def _shrunk(gram: Array, rows: int) -> Array:
     """``gram`` drawn towards its diagonal where few rows tell how inputs go together.
 
@@ -232,7 +239,7 @@ def _shrunk(gram: Array, rows: int) -> Array:
     share = size / (size + rows)
     diagonal = np.diag(gram)
     shrunk = (1 - share) * gram
-    shrunk[np.diag_indices(size)] = diagonal + TINY + 1e-6 * diagonal.mean()
+    shrunk[np.diag_indices(size)] = diagonal + (1e-6 * diagonal.mean() or 1.0)
     return np.asarray(shrunk)
 
 
