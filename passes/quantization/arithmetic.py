@@ -1,7 +1,8 @@
 """The arithmetic of 8-bit affine quantization: ``real = scale * (quantized - zero_point)``.
 
-Activations are unsigned and asymmetric, weights signed and symmetric (Jacob et al. 2018,
-"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference").
+Activations are asymmetric and by default unsigned, weights symmetric and by default signed
+(Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference").
 Scales are float32, as ``QuantizeLinear`` wants them; everything before them is float64.
 """
 
@@ -46,21 +47,25 @@ class Range:
 
 @dataclass(frozen=True)
 class Affine:
-    """Scale and zero point of an unsigned 8-bit tensor."""
+    """Scale and zero point of an 8-bit tensor; the zero point's type is that of the tensor."""
 
     scale: np.float32
-    zero_point: np.uint8
+    zero_point: np.uint8 | np.int8
 
 
-def affine(seen: Range) -> Affine:
-    """The finest uint8 grid that covers ``seen`` and holds zero exactly.
+SHIFT = 128
+"""How far unsigned 8-bit integers lie above signed ones."""
+
+
+def affine(seen: Range, *, signed: bool = False) -> Affine:
+    """The finest 8-bit grid that covers ``seen`` and holds zero exactly.
 
     Zero has to be on the grid because padding and ``Relu`` produce it.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     scale = np.float32(max((high - low) / QMAX, SMALLEST_SCALE))
     zero_point = np.clip(np.rint(-low / np.float64(scale)), 0, QMAX)
-    return Affine(scale, np.uint8(zero_point))
+    return Affine(scale, np.int8(zero_point - SHIFT) if signed else np.uint8(zero_point))
 
 
 @dataclass(frozen=True)
@@ -123,3 +128,8 @@ def quantize_bias(bias: Array, input_scale: np.float32, weight_scale: Array) -> 
     scale = np.broadcast_to(scale, bias.shape)
     values = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     return values.astype(np.int32), np.ascontiguousarray(scale)
+
+
+def shifted(integers: Array) -> Array:
+    """Signed 8-bit ``integers`` as unsigned ones."""
+    return (integers.astype(np.int16) + SHIFT).astype(np.uint8)

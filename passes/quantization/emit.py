@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..base import Array
 from ..graph import Names, add_initializer, constant, is_op, take_over
-from .arithmetic import Affine, quantize_bias, quantize_weight
+from .arithmetic import Affine, quantize_bias, quantize_weight, shifted
 from .kernels import READS_SHAPE, Kernel, sole_reader
 from .placement import Plan
 from .saturation import keep_from_saturating
@@ -35,6 +35,7 @@ class Emitter:
         model: What is rewritten.
         affines: The quantization parameters of each root of the plan.
         avoid_saturation: Keep neighbouring weights small enough for CPUs without VNNI.
+        unsigned_weights: Store weights as uint8 around a zero point of 128.
         channels: How many output channels have been quantized.
         shrunk: How many of them have a coarser scale to avoid saturation.
     """
@@ -42,6 +43,7 @@ class Emitter:
     model: ir.Model
     affines: Mapping[ir.Value, Affine]
     avoid_saturation: bool
+    unsigned_weights: bool = False
     channels: int = 0
     shrunk: int = 0
     _names: Names = field(init=False)
@@ -82,7 +84,7 @@ class Emitter:
         zero_point = self._constant(f"{root}.zero_point", np.asarray(affine.zero_point))
         node = self._node("QuantizeLinear", [value, scale, zero_point], f"{value.name}.quantized")
         node.outputs[0].shape = value.shape
-        node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
+        node.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(affine.zero_point.dtype))
         producer = value.producer()
         if producer is None:
             self._graph.insert_before(self._graph[0], node)
@@ -132,11 +134,14 @@ class Emitter:
         if self.avoid_saturation:
             quantized, shrunk = keep_from_saturating(node, weight, quantized)
             self.shrunk += shrunk
+        values, zero = quantized.values, np.zeros(quantized.scale.shape, np.int8)
+        if self.unsigned_weights:
+            values, zero = shifted(values), shifted(zero)
         name = old[0].name if old[0] is not None else None
         inputs = [
-            self._constant(f"{name}.quantized", quantized.values),
+            self._constant(f"{name}.quantized", values),
             self._constant(f"{name}.scale", quantized.scale),
-            self._constant(f"{name}.zero_point", np.zeros(quantized.scale.shape, np.int8)),
+            self._constant(f"{name}.zero_point", zero),
         ]
         parameters = [self._read_constant(node, inputs, f"{name}.dequantized", kernel.axis)]
         parameters[0].meta.update({FLOAT: weight, ORIGIN: self._origins[node]})

@@ -17,6 +17,7 @@ from ..graph import is_op, nodes_of
 from ..opsets import raise_opset, standard_version
 from .arithmetic import Range, affine
 from .emit import Emitter
+from .kernel_rules import ARM
 from .kernels import WEIGHTED
 from .observers import METHODS, Calibration, observe_ranges
 from .payoff import Sizes, find_dear
@@ -39,6 +40,8 @@ class InsertQDQ(Pass):
     Options:
 
     - ``scheme``: ``int8``, the one described above.
+    - ``types``: of activations and weights. ``u8s8`` is what x86 runs fastest; ``s8s8`` is for Arm
+      alone, ``u8u8`` never saturates and is slower.
     - ``method``: how the range of an activation follows from the samples: ``minmax`` from its
       least to its greatest value, ``moving-average`` of those of batches, ``percentile`` without
       the rarest values, ``entropy`` nearest in distribution, ``mse`` with the least squared error.
@@ -66,6 +69,7 @@ class InsertQDQ(Pass):
     summary: ClassVar[str] = "Run Conv, MatMul and Gemm on 8-bit integers"
 
     scheme: str = "int8"
+    types: str = "u8s8"
     method: str = "minmax"
     percent: float = 99.999
     symmetric: bool = False
@@ -79,6 +83,7 @@ class InsertQDQ(Pass):
     def __post_init__(self) -> None:
         for option, choices in (
             ("scheme", ("int8",)),
+            ("types", ("u8s8", "u8u8", "s8s8")),
             ("method", METHODS),
             ("saturation", ("auto", "avoid", "ignore")),
             ("where", ("everywhere", "pays")),
@@ -107,6 +112,15 @@ class InsertQDQ(Pass):
                 "ONNX Runtime's CUDA provider has no kernels for 8-bit Q/DQ models; they would "
                 "run slower than in float",
                 hint="quantize for the target cpu",
+            )
+        if (
+            self.types == "s8s8"
+            and context.target.name == "cpu"
+            and not context.target.features & ARM
+        ):
+            raise PassError(
+                "signed activations have kernels on Arm alone; on x86 few of them would fuse",
+                hint="take u8s8, or quantize for the target cpu:aarch64",
             )
         if context.data is None:
             raise PassError("insert-qdq needs calibration samples", hint="give some with --data")
@@ -142,14 +156,17 @@ class InsertQDQ(Pass):
         ranges: dict[ir.Value, Range],
         result: Result,
     ) -> None:
-        affines = {root: affine(ranges[root]) for root in plan.roots.values()}
+        signed = self.types == "s8s8"
+        affines = {root: affine(ranges[root], signed=signed) for root in plan.roots.values()}
         result.details["ranges"] = {
             root.name: [ranges[root].low, ranges[root].high] for root in affines
         }
         result.details["kernels"] = dict(Counter(kernel.node.op_type for kernel in plan.kernels))
         for kernel in plan.kernels:
             result.rewrote(kernel.node)
-        emitter = Emitter(model, affines, self._avoids_saturation(context.target))
+        emitter = Emitter(
+            model, affines, self._avoids_saturation(context.target), self.types == "u8u8"
+        )
         emitter.write(plan)
         result.details["channels"] = emitter.channels
         result.details["channels_kept_from_saturating"] = emitter.shrunk
@@ -174,6 +191,8 @@ class InsertQDQ(Pass):
         return Calibration(self.method, self.percent, self.symmetric, self.ranges)
 
     def _avoids_saturation(self, target: Target) -> bool:
+        if self.types == "u8u8":
+            return False
         if self.saturation == "auto":
             return can_saturate(target)
         return self.saturation == "avoid"

@@ -23,8 +23,8 @@ EIGHT_BITS = (ir.DataType.UINT8, ir.DataType.INT8)
 _NEEDS_Q = "its output is not quantized"
 _ADD_Q = "put a QuantizeLinear right behind it, and let nothing else read its output"
 _SHARED = (
-    "signed activations whose DequantizeLinear has other readers as well",
-    "give each reader a DequantizeLinear of its own",
+    "signed activations that several operators read, which x86 has no kernels for",
+    "make the activations unsigned",
 )
 
 
@@ -47,19 +47,18 @@ def kernel_of(node: ir.Node, sources: list[ir.Node | None], target: Target) -> s
         )
     present = [s for s, value in zip(sources, node.inputs, strict=True) if value is not None]
     if is_op(node, "ArgMax"):
-        return _eight_bits("ArgMax", present[:1])
+        _check_types(target, present[:1])
+        return "ArgMax"
     if is_op(node, "Conv", "Gemm"):
         return _layer(node, present, target)
     if is_op(node, "MatMul"):
         return _matmul(node, present, target)
     if is_op(node, *MOVES_DATA):
-        return _mover(node, present)
+        return _mover(node, present, target)
     wanted = present[1:] if is_op(node, "Where") else present
     _all_dequantized(node, wanted)
     out = _quantize_or_refuse(node)
-    _eight_bits("", wanted, out)
-    if len({id(s) for s in wanted}) < len(wanted) and integer_type(wanted[0]) == ir.DataType.INT8:
-        raise Refusal(*_SHARED)
+    _check_types(target, [*wanted, out])
     return f"QLinear{node.op_type}"
 
 
@@ -91,10 +90,10 @@ def _layer(node: ir.Node, present: list[ir.Node | None], target: Target) -> str:
         )
     if is_op(node, "Gemm") and bias is not None and node.attributes.get_float("beta", 1.0) != 1:
         raise Refusal("its beta is not 1", "multiply the bias by beta")
-    _eight_bits("", [source], out)
+    _check_types(target, [source, out])
     weight = present[1]
     if weight is not None:
-        _eight_bits("", [weight])
+        _check_types(target, [weight])
         _check_signs(source, weight, target)
     return "QLinearConv" if is_op(node, "Conv") else "QGemm"
 
@@ -104,14 +103,15 @@ def _matmul(node: ir.Node, present: list[ir.Node | None], target: Target) -> str
     source, weight = present
     floating = not quantizers(node.outputs[0])
     out = None if floating else _quantize_or_refuse(node)
-    _eight_bits("", present, out)
+    _check_types(target, [weight])
+    _check_types(target, [source, out])
     _check_signs(source, weight, target)
     if weight is not None and _scale_per_row(weight):
         raise Refusal("its weight has a scale per row", "quantize it per column, the last axis")
     return "MatMulIntegerToFloat" if floating else "QLinearMatMul"
 
 
-def _mover(node: ir.Node, present: list[ir.Node | None]) -> str:
+def _mover(node: ir.Node, present: list[ir.Node | None], target: Target) -> str:
     """An operator that only moves data runs on the integers if both sides mean the same."""
     source = present[0]
     if source is None:
@@ -125,7 +125,8 @@ def _mover(node: ir.Node, present: list[ir.Node | None]) -> str:
         quantize = only_quantizer(output)
         if quantize is None:
             raise Refusal(_NEEDS_Q, _ADD_Q)
-        _eight_or_sixteen(node, source, quantize)
+        wide = is_op(node, "MaxPool", "Resize", "DepthToSpace")
+        _check_types(target, [source, quantize], sixteen=not wide)
         if not same_parameters(source, quantize):
             raise Refusal(
                 "the scales and zero points before and behind it differ",
@@ -170,45 +171,50 @@ def _quantize_or_refuse(node: ir.Node) -> ir.Node:
     raise Refusal(_NEEDS_Q, _ADD_Q)
 
 
-def _eight_bits(kernel: str, sources: list[ir.Node | None], out: ir.Node | None = None) -> str:
-    kinds = {integer_type(source) for source in sources if source is not None}
+def _check_types(target: Target, nodes: list[ir.Node | None], *, sixteen: bool = False) -> None:
+    """The Q and DQ ``nodes`` have one integer type, of 8 bits unless ``sixteen`` are taken."""
+    present = [node for node in nodes if node is not None]
+    kinds = {integer_type(node) for node in present}
     wide = next((kind for kind in kinds if kind not in EIGHT_BITS), None)
-    if wide is not None:
+    if wide is not None and not sixteen:
         raise Refusal(
             f"its inputs are {str(wide).lower()}, and there are kernels for 8 bits alone",
             "quantize it to 8 bits, or leave it in float",
         )
-    if out is not None and integer_type(out) != integer_type(sources[0]):
+    if len(kinds) > 1:
         raise Refusal(
             "its input and output have different integer types", "give both the same type"
         )
-    return kernel
+    if len({_type_there(node, target) for node in present}) > 1:
+        raise Refusal(*_SHARED)
 
 
-def _eight_or_sixteen(node: ir.Node, source: ir.Node, out: ir.Node) -> None:
-    if integer_type(source) not in EIGHT_BITS and is_op(node, "MaxPool", "Resize", "DepthToSpace"):
-        _eight_bits("", [source])
-    if integer_type(source) != integer_type(out):
-        raise Refusal(
-            "its input and output have different integer types", "give both the same type"
-        )
+def _type_there(node: ir.Node, target: Target) -> ir.DataType | None:
+    """The type that remains: signed activations become unsigned where there is no Arm.
+
+    That takes one Q, one DQ and no other reader of either (``qdq_s8_to_u8.cc``).
+    """
+    kind, value = integer_type(node), node.outputs[0]
+    if kind != ir.DataType.INT8 or target.features & ARM:
+        return kind
+    if is_op(node, "DequantizeLinear"):
+        if len(value.uses()) > 1 or node.inputs[0] is None:
+            return kind
+        value = node.inputs[0]
+    return ir.DataType.UINT8 if value.const_value is None and len(value.uses()) == 1 else kind
 
 
 def _check_signs(source: ir.Node | None, weight: ir.Node | None, target: Target) -> None:
-    """Signed activations: Arm has kernels for them; elsewhere they become unsigned first.
-
-    That takes a Q and a DQ with no other reader (``qdq_s8_to_u8.cc``).
-    """
-    if source is None or integer_type(source) != ir.DataType.INT8:
+    """Signed activations have kernels on Arm alone; elsewhere they become unsigned first."""
+    if source is None or _type_there(source, target) != ir.DataType.INT8:
         return
-    if target.features & ARM:
-        if integer_type(weight) != ir.DataType.INT8:
-            raise Refusal(
-                "its activations are signed and its weights are not",
-                "make the activations unsigned, or the weights signed",
-            )
-    elif len(source.outputs[0].uses()) > 1:
+    if not target.features & ARM:
         raise Refusal(*_SHARED)
+    if integer_type(weight) != ir.DataType.INT8:
+        raise Refusal(
+            "its activations are signed and its weights are not",
+            "make the activations unsigned, or the weights signed",
+        )
 
 
 def _answers_in_float(node: ir.Node) -> bool:

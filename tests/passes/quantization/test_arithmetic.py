@@ -44,6 +44,13 @@ def test_the_zero_point_of_known_ranges(low: float, high: float, zero_point: int
     assert affine(Range(low, high)).zero_point == zero_point
 
 
+def test_signed_grids_lie_128_below_unsigned_ones() -> None:
+    unsigned, signed = affine(Range(-1, 3)), affine(Range(-1, 3), signed=True)
+
+    assert (signed.scale, signed.zero_point) == (unsigned.scale, np.int8(64 - 128))
+    assert signed.zero_point.dtype == np.int8
+
+
 def test_ranges_join() -> None:
     assert Range().joined(-1, 2).joined(0, 3) == Range(-1, 3)
     assert Range().joined(np.inf, -np.inf).dead

@@ -15,6 +15,7 @@ from onnxpress.backends.serde import from_proto
 from onnxpress.backends.targets import Target
 from onnxpress.passes.base import Array, Context
 from onnxpress.passes.quantization.arithmetic import INT16_MAX, QMAX
+from onnxpress.passes.quantization.groups import find_groups, integer_kernels
 from onnxpress.passes.quantization.insert_qdq import InsertQDQ
 from onnxpress.passes.quantization.saturation import worst_sums
 
@@ -146,6 +147,12 @@ FUSED = {
         f'h = {CONV} (x, w)\n a = Resize <mode = "nearest"> (h, roi, scales)\n y = Conv (a, v)',
         "Q 2xQLinearConv Resize DQ",
     ),
+    "DepthToSpace": (
+        IMAGE,
+        f"h = {CONV} (x, w)\n a = DepthToSpace <blocksize = 2> (h)\n"
+        "s = SpaceToDepth <blocksize = 2> (a)\n y = Conv (s, v)",
+        "2xQ 2xQLinearConv 2xDQ DepthToSpace SpaceToDepth",
+    ),
     "Slice and Transpose": (
         IMAGE,
         f"h = {CONV} (x, w)\n s = Slice (h, starts, ends, axes)\n"
@@ -250,6 +257,8 @@ def test_every_group_becomes_an_integer_kernel(
     assert left == expand(operators)
     assert result.modified
     assert sum(result.details["kernels"].values()) == len(result.rewritten)
+    foretold = Counter(integer_kernels(one.kernel for one in find_groups(model, Target())))
+    assert foretold == Counter(integer_kernels(left.elements()))
     for reference, simulated, real in zip(
         before, run(model, {"x": x}), run_fused(model, {"x": x}), strict=True
     ):
@@ -314,7 +323,8 @@ BETWEEN = {
         "p = AveragePool <kernel_shape = [1,1]> (h)\n a = Erf (p)", "no integer kernel reads",
     ),
     "no kernel": ("a = Erf (h)", "ONNX Runtime has no integer kernel for Erf"),
-    "cubic": ('a = Resize <mode = "cubic"> (h, roi, scales)', "values beyond those"),
+    "cubic": ('a = Resize <mode = "cubic"> (h, roi, scales)', "by nearest neighbours only"),
+    "linear": ('a = Resize <mode = "linear"> (h, roi, scales)', "by nearest neighbours only"),
     "indices": (
         "a, i = MaxPool <kernel_shape = [1,1]> (h)\n z = Cast <to = 1> (i)", "its indices are read",
     ),
@@ -462,6 +472,64 @@ def test_pairs_saturate_only_where_that_does_not_matter(
     rows = {"w": np.moveaxis(array, 1, -1).reshape(len(array), -1), "m": array.T, "t": array}
     assert bool((QMAX * worst_sums(rows[weight][:, None]) <= INT16_MAX).all()) == avoided
     assert bool(result.details["channels_kept_from_saturating"]) == avoided
+
+
+OTHER_TYPES = [
+    *("its Relu", "its Clip", "depthwise", "two readers", "a residual", "SiLU", "Split and Concat"),
+    *("pooled into a Gemm", "a MatMul", "two MatMuls", "a Gemm", "read in float as well"),
+]
+
+
+@pytest.mark.parametrize("case", OTHER_TYPES)
+def test_unsigned_weights_fuse_alike(
+    case: str, samples: type, fused: Any, run: Any, run_fused: Any, decibels: Any
+) -> None:
+    signature, body, operators = FUSED[case]
+    model = build(signature, body)
+    x = sample(model, seed=1)
+    before = run(model, {"x": x})
+
+    result = quantize(model, samples, types="u8u8", saturation="avoid")
+
+    left = Counter({name.removeprefix("Nhwc"): n for name, n in fused(model).items()})
+    del left["Transpose"], left["Reshape"]
+    assert left == expand(operators)
+    assert ir.DataType.INT8 not in {v.dtype for v in model.graph.initializers.values()}
+    assert result.details["channels_kept_from_saturating"] == 0
+    for reference, simulated, real in zip(
+        before, run(model, {"x": x}), run_fused(model, {"x": x}), strict=True
+    ):
+        assert decibels(reference, simulated) > 25
+        assert decibels(reference, real) > 25
+
+
+@pytest.mark.parametrize("case", OTHER_TYPES)
+def test_signed_activations_are_for_arm(
+    case: str, samples: type, fused: Any, run: Any, decibels: Any
+) -> None:
+    signature, body, operators = FUSED[case]
+    model = build(signature, body)
+    x = sample(model, seed=1)
+    before = run(model, {"x": x})
+    arm, x86 = (Target("cpu", frozenset({name})) for name in ("asimd", "avx2"))
+
+    InsertQDQ(types="s8s8").rewrite(model, Context(arm, samples({"x": sample(model)})))
+
+    def foretold(target: Target) -> Counter[str]:
+        return Counter(integer_kernels(one.kernel for one in find_groups(model, target)))
+
+    assert ir.DataType.UINT8 not in {v.dtype for v in model.graph.initializers.values()}
+    assert foretold(arm) == Counter(integer_kernels(expand(operators).elements()))
+    assert foretold(x86) == Counter(integer_kernels(fused(model).elements()))
+    for reference, simulated in zip(before, run(model, {"x": x}), strict=True):
+        assert decibels(reference, simulated) > 25
+
+
+def test_signed_activations_are_refused_for_x86(samples: type) -> None:
+    context = Context(Target("cpu", frozenset({"avx2"})), samples({"x": np.ones((1, 16))}))
+
+    with pytest.raises(PassError, match="kernels on Arm alone"):
+        InsertQDQ(types="s8s8").rewrite(build(ROWS, "y = MatMul (x, m)"), context)
 
 
 def test_a_depthwise_conv_keeps_its_full_range(samples: type) -> None:
@@ -631,7 +699,13 @@ def test_it_needs_samples() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"scheme": "int4"}, {"method": "guess"}, {"saturation": "maybe"}, {"samples": -1}],
+    [
+        {"scheme": "int4"},
+        {"types": "s8u8"},
+        {"method": "guess"},
+        {"saturation": "maybe"},
+        {"samples": -1},
+    ],
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="insert-qdq"):
