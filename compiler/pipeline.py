@@ -126,7 +126,7 @@ def preset(level: int, target: Target) -> Pipeline:
         return parse(f"{_ALL_STORED},{_STRUCTURE}")
     return parse(
         f"inline-functions,batch-slices,{_FOR_TARGET},{_STRUCTURE},{_OF_NEWER_VERSIONS},"
-        "fuse-siblings,simplify-with-onnxsim,fold-constants,fill-blocks,widen-convs,"
+        "fuse-siblings,simplify-with-onnxsim,fold-constants,fill-blocks,conv-heads,widen-convs,"
         "simplify-layout,cleanup,name-sizes"
     )
 

@@ -18,6 +18,7 @@ _BUILTIN: dict[str, str] = {
     "fold-batch-norm": ".lossless.fold_batch_norm:FoldBatchNorm",
     "widen-convs": ".lossless.widen_convs:WidenConvs",
     "fill-blocks": ".lossless.fill_blocks:FillBlocks",
+    "conv-heads": ".lossless.conv_heads:ConvHeads",
     "name-sizes": ".lossless.name_sizes:NameSizes",
     "simplify-shapes": ".lossless.simplify_shapes:SimplifyShapes",
     "hoist-invariants": ".lossless.hoist_invariants:HoistInvariants",
