@@ -14,7 +14,7 @@ from ...backends.errors import DataError, UsageError
 from ..base import Array, Context, Contract, Pass, Result
 from ..errors import PassError
 from ..graph import Names
-from ..pruning.layers import Layer, layer_of
+from ..pruning.layers import Layer, Rows, layer_of
 from ..pruning.least_squares import Moments, best_ridge
 from ..pruning.replay import Replay
 from .arithmetic import ACCUMULATOR_LIMIT, SMALLEST_SCALE, WMAX
@@ -32,6 +32,11 @@ MANY = 2048
 """Layers with more inputs take :data:`RIDGE`, where one solution takes seconds."""
 
 RIDGE = 1e-2
+
+SAMPLES = 256
+
+PLENTY = 24
+"""So many rows for each input tell enough; more of them only take time."""
 
 HELD = 4
 """One of so many rows of each batch is held out."""
@@ -78,7 +83,7 @@ class Refit(Pass):
 
     weights: bool = True
     round: str = "learned"
-    samples: int = 256
+    samples: int = SAMPLES
 
     def __post_init__(self) -> None:
         if self.round not in {"learned", "nearest"}:
@@ -161,7 +166,7 @@ class _Fitter:
             self._float.batches(twin.node.outputs[0]),
         )
         for x, y in zip(inputs, results, strict=True):
-            rows = twin.choose(y, rng)
+            rows = self._some(twin.choose(y, rng), twin, len(y), rng)
             a, wanted = twin.inputs(x, rows), twin.results(y, rows)
             if wide:
                 a, wanted = a.astype(np.float64), wanted.astype(np.float64)
@@ -172,6 +177,12 @@ class _Fitter:
         if known is None:
             raise DataError("there is no sample to fit the quantized model to")
         return known, held
+
+    def _some(self, rows: Rows, twin: Layer, samples: int, rng: np.random.Generator) -> Rows:
+        """As many of the chosen ``rows`` of ``samples`` samples as it takes."""
+        each = max(PLENTY * twin.weight().shape[1] // (self._options.samples or SAMPLES), 4)
+        most = each if twin.result_axis == 1 else each * samples
+        return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
     def _write(
         self, layer: QuantizedLayer, twin: Layer, wanted: Array, moments: Moments

@@ -86,15 +86,14 @@ class Feedback:
 
     def round(self, weight: Array, grid: Grid) -> Array:
         """Integers for ``weight[output, input]``, chosen one input after the other."""
-        left = weight[:, self.order]
+        left = np.ascontiguousarray(weight[:, self.order].T)
         integers = np.zeros_like(weight)
         for at, index in enumerate(self.order):
             # What is not chosen yet counts as zero, so the later one of a pair gives way.
-            wanted = left[:, at]
-            chosen = np.clip(np.rint(wanted / grid.scale), *grid.bounds(integers, index))
+            chosen = np.clip(np.rint(left[at] / grid.scale), *grid.bounds(integers, index))
             integers[:, index] = chosen
-            off = (wanted - chosen * grid.scale) / self.factor[at, at]
-            left[:, at + 1 :] -= off[:, None] * self.factor[at, at + 1 :]
+            off = (left[at] - chosen * grid.scale) / self.factor[at, at]
+            left[at + 1 :] -= np.outer(self.factor[at, at + 1 :], off)
         return integers
 
 
