@@ -50,7 +50,8 @@ class FuseAttention(Pass):
     is rotated or joined to the past stays as it is: with heads before lengths the operator runs at
     0.81 to 1.34 of the speed of its parts, mostly no faster.
 
-    A model of an older opset is raised first. float32 on ONNX Runtime's CPU provider only: that is
+    The operator refuses a batch of none and a row of no queries, for which its parts answer with
+    nothing. A model of an older opset is raised first. float32 on ONNX Runtime's CPU provider only: that is
     where it was measured.
     """
 

@@ -11,7 +11,7 @@ from ..analysis.values import Facts
 from ..base import Array
 from ..graph import is_op
 from .bounds_rules import SHORT
-from .patterns import Anything, Computed, Const, Match, Number, OneOf, Op, one_of, op
+from .patterns import Anything, Computed, Const, Match, Number, OneOf, Op, Pattern, one_of, op
 from .reduction_rules import axes_of, one_axis, reduced
 from .rules import Rule
 
@@ -53,26 +53,70 @@ def _along_the_last(found: Match, facts: Facts) -> str:
     axis = one_axis(found)
     facts.follow_to(found["x"])
     dims = facts.dims(found["x"])
-    scale = found.array("scale").size if "scale" in found.values else None
     if dims is None or axis not in {-1, len(dims) - 1} or not isinstance(dims[-1], int):
         return "it is not known to go along the last axis, of a size that is known"
-    return (
-        "" if scale in {None, dims[-1]} else "it has no factor for each place along the last axis"
-    )
+    if len(dims) != 3 and any(is_op(node, "GlobalAveragePool") for node in found.nodes.values()):
+        return "what it averages is not known to be a row of places"
+    return _for_each_place(found, facts)
 
 
-_MEAN = reduced("ReduceMean", X, "axes")
+def _for_each_place(found: Match, facts: Facts) -> str:
+    """Why factors and summands are not one for each place along the last axis."""
+    facts.follow_to(found["x"])
+    dims = facts.dims(found["x"])
+    for name in found.values.keys() & {"scale", "factor", "bias"}:
+        array = found.array(name)
+        if array.ndim == 0 or array.size != array.shape[-1]:
+            return "it has no factor for each place along the last axis"
+        if array.ndim > 1 and (dims is None or len(dims) < array.ndim):
+            return "a constant in it may have more axes than what it meets"
+        if "axis" not in found.numbers and (dims is None or array.size != dims[-1]):
+            return "it has no factor for each place along the last axis"
+    return ""
+
+
+def _row(name: str) -> Computed:
+    """The constant called ``name`` with one axis."""
+
+    def row(found: Match, facts: Facts) -> Array:
+        del facts
+        array: Array = found.array(name).reshape(-1)
+        return array
+
+    return Computed(row)
+
+
+def _vector(found: Match, name: str) -> Const | Computed:
+    """The constant called ``name``, as it is if it has one axis."""
+    return Const(name) if found.array(name).ndim == 1 else _row(name)
+
+
+def _average(inner: Pattern, axes: str) -> OneOf:
+    """A mean along an axis; for rows of places some exporters pool."""
+    return one_of(reduced("ReduceMean", inner, axes), op("GlobalAveragePool", inner))
+
+
+_MEAN = _average(X, "axes")
 _CENTRED = op("Sub", X, _MEAN)
-_CENTRED_AGAIN = op("Sub", X, reduced("ReduceMean", X, "axes of the mean again"))
+_CENTRED_AGAIN = op("Sub", X, _average(X, "axes of the mean again"))
 _SQUARED = one_of(
     *(op("Mul", one, one) for one in (_CENTRED, _CENTRED_AGAIN)),
     *(op("Pow", one, 2) for one in (_CENTRED, _CENTRED_AGAIN)),
 )
-_VARIANCE = op("Add", reduced("ReduceMean", _SQUARED, "axes of the variance"), _EPSILON)
+_VARIANCE = op("Add", _average(_SQUARED, "axes of the variance"), _EPSILON)
 _DEVIATION = one_of(op("Sqrt", _VARIANCE), op("Pow", _VARIANCE, 0.5))
 _PER_DEVIATION = _inverse(_VARIANCE, _DEVIATION)
 _FACTOR = op("Mul", _PER_DEVIATION, _SCALE)
 _NORMAL = (op("Div", _CENTRED, _DEVIATION), op("Mul", _CENTRED, _PER_DEVIATION))
+_ENLARGED = op("Mul", X, _FACTOR)
+_LOWERED = op("Mul", op("Neg", _MEAN), _FACTOR)
+_AFFINE = (
+    op("Add", _ENLARGED, op("Sub", _BIAS, op("Mul", _MEAN, _FACTOR))),
+    op("Add", _ENLARGED, op("Add", _LOWERED, _BIAS)),
+    op("Add", _ENLARGED, _LOWERED),
+    op("Mul", _CENTRED, _FACTOR),
+)
+"""As TensorFlow and Keras write it, and as others do that scale the deviation first."""
 
 
 def _epsilon(found: Match) -> float | None:
@@ -80,30 +124,18 @@ def _epsilon(found: Match) -> float | None:
     return number if number > 0 else None
 
 
-def _plain_layer_norm(found: Match) -> Op | None:
-    axis, epsilon = one_axis(found), _epsilon(found)
-    if axis is None or epsilon is None:
-        return None
-    return op("LayerNormalization", X, Computed(_ones), axis=axis, epsilon=epsilon)
-
-
 def _layer_norm(found: Match) -> Op | None:
-    axis, epsilon = one_axis(found), _epsilon(found)
-    parameters = [found.array(name) for name in ("scale", "bias") if name in found.values]
-    if axis is None or epsilon is None or any(array.ndim != 1 for array in parameters):
+    epsilon = _epsilon(found)
+    if one_axis(found) is None or epsilon is None:
         return None
-    if len({array.size for array in parameters}) > 1:
-        return None
-    inputs = (X, _SCALE, _BIAS)[: 1 + len(parameters)]
-    return op("LayerNormalization", *inputs, axis=axis, epsilon=epsilon)
+    named = [name for name in ("scale", "bias") if name in found.values]
+    parameters = [_vector(found, name) for name in named] or [Computed(_ones)]
+    return op("LayerNormalization", X, *parameters, axis=-1, epsilon=epsilon)
 
 
 LAYER_NORM: Final = Rule(
     "LayerNormalization",
-    patterns=(
-        op("Add", op("Mul", X, _FACTOR), op("Sub", _BIAS, op("Mul", _MEAN, _FACTOR))),
-        op("Mul", _CENTRED, _FACTOR),
-    ),
+    patterns=_AFFINE,
     writes=(_layer_norm,),
     objection=_along_the_last,
     dtypes=SHORT,  # the attribute holds an epsilon in single precision
@@ -112,21 +144,16 @@ LAYER_NORM: Final = Rule(
 PLAIN_LAYER_NORM: Final = Rule(
     "LayerNormalization without parameters",
     patterns=_NORMAL,
-    writes=(_plain_layer_norm,),
+    writes=(_layer_norm,),
     objection=_along_the_last,
     dtypes=SHORT,
 )
 
 
-def _plain_instance_norm(found: Match) -> Op | None:
-    epsilon, first = _epsilon(found), None
-    for node in found.nodes.values():
-        if is_op(node, "ReduceMean"):
-            axes = axes_of(node) or []
-            if len(axes) < 2 or (first is not None and axes != first):
-                return None
-            first = axes
-    if epsilon is None:
+def _instance_norm(found: Match) -> Op | None:
+    means = [axes_of(node) for node in found.nodes.values() if is_op(node, "ReduceMean")]
+    epsilon = _epsilon(found)
+    if epsilon is None or any(axes is None or len(axes) < 2 for axes in means):
         return None
     return op("InstanceNormalization", X, Computed(_gains), Computed(_shifts), epsilon=epsilon)
 
@@ -134,18 +161,20 @@ def _plain_instance_norm(found: Match) -> Op | None:
 def _over_all_places(found: Match, facts: Facts) -> str:
     facts.follow_to(found["x"])
     dims = facts.dims(found["x"])
-    reduction = next(node for node in found.nodes.values() if is_op(node, "ReduceMean"))
-    axes = axes_of(reduction) or []
-    if dims is None or not isinstance(dims[1], int):
+    if dims is None or len(dims) < 3 or not isinstance(dims[1], int):
         return "what it normalizes is not known to have channels, so and so many"
-    over = sorted(axis % len(dims) for axis in axes)
-    return "" if over == list(range(2, len(dims))) else "it is not over all places of a channel"
+    for node in found.nodes.values():
+        if is_op(node, "ReduceMean"):
+            over = sorted(axis % len(dims) for axis in axes_of(node) or [])
+            if over != list(range(2, len(dims))):
+                return "it is not over all places of a channel"
+    return ""
 
 
 INSTANCE_NORM: Final = Rule(
     "InstanceNormalization",
     patterns=_NORMAL,
-    writes=(_plain_instance_norm,),
+    writes=(_instance_norm,),
     objection=_over_all_places,
     dtypes=frozenset({ir.DataType.FLOAT}),
 )
@@ -162,7 +191,7 @@ def _rms_norm(found: Match) -> Op | None:
         return None  # the root of its mean square is a deviation: this is a layer's
     if axis is None or epsilon is None:
         return None
-    return op("RMSNormalization", X, Computed(_ones), axis=axis, epsilon=epsilon)
+    return op("RMSNormalization", X, Computed(_ones), axis=-1, epsilon=epsilon)
 
 
 def _fusible_rms_norm(found: Match) -> Op | None:
@@ -198,23 +227,24 @@ def _scaled(op_type: str) -> Rule:
 
     def product(found: Match, facts: Facts) -> Array:
         del facts
-        return found.array("scale") * found.array("factor")
+        return found.array("scale") * found.array("factor").reshape(-1)
 
     def tree(found: Match) -> Op | None:
         scale, factor = found.array("scale"), found.array("factor")
-        if scale.ndim != 1 or factor.shape != scale.shape or found.numbers["axis"] != -1:
+        if scale.ndim != 1 or factor.size != scale.size or found.numbers["axis"] != -1:
             return None
         alone = (scale == 1).all()
         return op(
             op_type,
             X,
-            Const("factor") if alone else Computed(product),
+            _vector(found, "factor") if alone else Computed(product),
             axis=-1,
             epsilon=found.numbers["epsilon"],
         )
 
     patterns = (op("Mul", _normalized(op_type), Const("factor")),)
-    return Rule(f"factor of a {op_type}", patterns=patterns, writes=(tree,))
+    name = f"factor of a {op_type}"
+    return Rule(name, patterns=patterns, writes=(tree,), objection=_for_each_place)
 
 
 SCALED: Final = (_scaled("LayerNormalization"), _scaled("RMSNormalization"))
@@ -222,15 +252,16 @@ SCALED: Final = (_scaled("LayerNormalization"), _scaled("RMSNormalization"))
 
 def _with_bias(found: Match) -> Op | None:
     axis, epsilon = int(found.numbers["axis"]), found.numbers["epsilon"]
-    if found.array("bias").shape != found.array("scale").shape or axis != -1:
+    if found.array("bias").size != found.array("scale").size or axis != -1:
         return None
-    return op("LayerNormalization", X, _SCALE, _BIAS, axis=-1, epsilon=epsilon)
+    return op("LayerNormalization", X, _SCALE, _vector(found, "bias"), axis=-1, epsilon=epsilon)
 
 
 LAYER_NORM_BIAS: Final = Rule(
     "bias of a LayerNormalization",
     patterns=(op("Add", _normalized("LayerNormalization"), _BIAS),),
     writes=(_with_bias,),
+    objection=_for_each_place,
 )
 
 NORMALIZATIONS: Final = (

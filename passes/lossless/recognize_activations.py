@@ -27,8 +27,9 @@ class RecognizeActivations(Pass):
         x * (1 + erf(x / sqrt 2)) / 2  ->  Gelu(x)
         x * tanh(softplus(x))          ->  Mish(x)
         exp(x - max) / sum             ->  Softmax(x), from opset 13 on
-        (x - mean) / deviation * scale ->  LayerNormalization(x), from opset 17 on; over all places
-                                           of a channel InstanceNormalization(x)
+        (x - mean) / deviation * scale ->  LayerNormalization(x), from opset 17 on, whatever the
+                                           order of the factors; over all places of a channel
+                                           InstanceNormalization(x)
         x / sqrt(mean of squares)      ->  RMSNormalization(x), from opset 23 on
 
     What was measured on ONNX Runtime 1.32, one thread: the operator against its spelling, between

@@ -25,7 +25,12 @@ def reduced(kind: str, inner: Pattern, axes: str) -> OneOf:
 
 
 def axes_of(node: ir.Node) -> list[int] | None:
-    """The axes that ``node`` reduces and keeps as ones, if they are constant."""
+    """The axes that ``node`` reduces and keeps as ones, if they are constant.
+
+    A pool is taken for one of rows of places: the last axis.
+    """
+    if is_op(node, "GlobalAveragePool"):
+        return [-1]
     attributes = node.attributes
     if any(attribute.is_ref() for attribute in attributes.values()):
         return None
@@ -37,9 +42,12 @@ def axes_of(node: ir.Node) -> list[int] | None:
     return list(attributes.get_ints("axes", ()))
 
 
+_REDUCE: Final = ("Reduce", "GlobalAveragePool")
+
+
 def one_axis(found: Match) -> int | None:
     """The axis that every reduction of a match goes along, if it is one and the same."""
-    reductions = [node for node in found.nodes.values() if node.op_type.startswith("Reduce")]
+    reductions = [node for node in found.nodes.values() if node.op_type.startswith(_REDUCE)]
     axes = [axes_of(node) for node in reductions]
     first = axes[0]
     same = first is not None and len(first) == 1 and all(one == first for one in axes)

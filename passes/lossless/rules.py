@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from ..analysis.values import Facts
-from ..base import Array, Context, Result
+from ..base import Array, Context, Result, label_of
 from ..graph import graph_of, nodes_in, nodes_of, take_over
 from .constants import ConstantWriter, drop_unused
 from .patterns import Anything, Computed, Const, Match, Number, OneOf, Op, Pattern, match, needed
@@ -144,6 +144,7 @@ class Rewriter:
                 for holder in (body, self._model.graph):
                     holder.opset_imports.setdefault(tree.domain, 1)
             self._result.rewrote(root)
+            self._result.declined.pop(label_of(root), None)  # by another rule
             name = spelling.rule.name
             self._result.details[name] = self._result.details.get(name, 0) + 1
             return self._replace(found, tree, opset)

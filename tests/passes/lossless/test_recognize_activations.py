@@ -49,6 +49,8 @@ ARRAYS: dict[str, Array] = {
     "second": np.array([1]),
     "gain": np.array([0.5, 1.5, 2.0], np.float32),
     "bias": np.array([0.1, -0.2, 0.3], np.float32),
+    "gain3": np.array([[[0.5, 1.5, 2.0]]], np.float32),
+    "gain4": np.array([[[[0.5, 1.5, 2.0]]]], np.float32),
     "gain2": np.array([0.5, 1.5], np.float32),
 }
 
@@ -296,6 +298,26 @@ SPELLINGS: dict[str, tuple[str, str, int]] = {
         "LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, gain, bias)",
         18,
     ),
+    "layer normalization as Keras has it": (
+        "m = GlobalAveragePool(x) d = Sub(x, m) q = Mul(d, d) v = GlobalAveragePool(q)"
+        " w = Add(v, fifth) s = Sqrt(w) r = Reciprocal(s) f = Mul(r, gain3) a = Mul(x, f)"
+        " n = Neg(m) g = Mul(n, f) b = Add(g, bias) y = Add(a, b)",
+        'LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, "y.vector", bias)',
+        17,
+    ),
+    "layer normalization as Keras has it, without a bias": (
+        "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
+        " w = Add(v, fifth) s = Sqrt(w) r = Reciprocal(s) f = Mul(r, gain) a = Mul(x, f)"
+        " n = Neg(m) g = Mul(n, f) y = Add(a, g)",
+        "LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, gain)",
+        18,
+    ),
+    "layer normalization, parameters with more axes": (
+        "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
+        " w = Add(v, fifth) s = Sqrt(w) n = Div(d, s) g = Mul(n, gain3) y = Add(g, bias)",
+        'LayerNormalization <axis: int = -1, epsilon: float = 0.2> (x, "g.vector", bias)',
+        18,
+    ),
     "layer normalization without parameters": (
         "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
         " w = Add(v, fifth) s = Sqrt(w) y = Div(d, s)",
@@ -510,6 +532,18 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"opset": 18},
         "there is no RMSNormalization for its type in version 18 of the operators",
     ),
+    "a layer normalization with a factor for the whole": (
+        "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
+        " w = Add(v, fifth) s = Sqrt(w) r = Reciprocal(s) f = Mul(r, half) y = Mul(d, f)",
+        {"opset": 18},
+        "it has no factor for each place along the last axis",
+    ),
+    "a layer normalization with more axes in a factor": (
+        "m = ReduceMean(x, last) d = Sub(x, m) q = Mul(d, d) v = ReduceMean(q, last)"
+        " w = Add(v, fifth) s = Sqrt(w) r = Reciprocal(s) f = Mul(r, gain4) y = Mul(d, f)",
+        {"opset": 18},
+        "a constant in it may have more axes than what it meets",
+    ),
     "a root mean square along another axis": (
         "q = Mul(x, x) v = ReduceMean(q, second) w = Add(v, fifth) s = Sqrt(w) y = Div(x, s)",
         {"opset": 23},
@@ -623,6 +657,7 @@ main (float[N,C,H,W] x) => (float[N,C,H,W] y) {
     [
         ("2, 3", "4", ""),
         ("-2, -1", "4", ""),
+        ("POOL", "4", ""),
         ("2, 3", "C", "what it normalizes is not known to have channels, so and so many"),
         ("1, 3", "4", "it is not over all places of a channel"),
     ],
@@ -633,6 +668,7 @@ def test_an_instance_normalization(
     rng = np.random.default_rng(0)
     affine = {name: rng.normal(size=(4, 1, 1)).astype(np.float32) for name in ("gain", "bias")}
     text = INSTANCES.replace("AXES", axes).replace("C,", f"{channels},")
+    text = text.replace("ReduceMean <axes = [POOL]>", "GlobalAveragePool")
     model = build(text, fifth=np.float32(0.2), **affine)
     x = rng.normal(size=(2, 4, 5, 6)).astype(np.float32)
     before = answers(model, x=x)["y"]
