@@ -51,8 +51,8 @@ class FuseAttention(Pass):
     0.81 to 1.34 of the speed of its parts, mostly no faster.
 
     The operator refuses a batch of none and a row of no queries, for which its parts answer with
-    nothing. A model of an older opset is raised first. float32 on ONNX Runtime's CPU provider only: that is
-    where it was measured.
+    nothing. A model of an older opset is raised first. float32 on ONNX Runtime's CPU provider only:
+    that is where it was measured.
     """
 
     name: ClassVar[str] = "fuse-attention"
