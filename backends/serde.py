@@ -153,9 +153,10 @@ def _owned(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
         return tensor
     proto = tensor.raw
     if proto.HasField("raw_data"):
-        if len(proto.raw_data) < 256 and not proto.metadata_props:
+        data = proto.raw_data
+        if len(data) < 256 and not proto.metadata_props:
             return tensor
-        return tensor_of(proto, np.frombuffer(proto.raw_data, np.uint8))
+        return tensor_of(proto, np.frombuffer(data, np.uint8))
     return ir.Tensor(
         tensor.numpy(),
         tensor.dtype,

@@ -82,18 +82,36 @@ def load_proto(proto: onnx.ModelProto) -> ir.Model:
     """
     own = onnx.ModelProto()
     own.CopyFrom(proto)
-    findings = check_proto(own)
+    large = _taken_out(own)
+    findings = check_proto(own, {index: len(data) for index, data in large.items()})
     if findings.external:
         raise ModelError(
             "the model refers to external data, but lies in no folder",
             hint="give the path of its file, or read it with onnx.load, which brings the data in",
         )
     warnings = findings.warnings + repair(own)
+    heads = {index: own.graph.initializer[index] for index in large}
     model = from_proto(own)
+    for index, data in large.items():
+        weight = tensor_of(heads[index], np.frombuffer(data, np.uint8))
+        model.graph.initializers[heads[index].name].const_value = weight
     if findings.unsorted:
         _sort(model)
     model.graph.meta[WARNINGS] = warnings
     return model
+
+
+def _taken_out(proto: onnx.ModelProto) -> dict[int, bytes]:
+    """The raw data of large initializers, by number, which ``proto`` has no more.
+
+    Every look at such a field copies it.
+    """
+    large = {}
+    for index, tensor in enumerate(proto.graph.initializer):
+        if tensor.HasField("raw_data") and tensor.ByteSize() >= _CUT_MINIMUM:
+            large[index] = tensor.raw_data
+            tensor.ClearField("raw_data")
+    return large
 
 
 def warnings_of(model: ir.Model) -> list[str]:

@@ -46,10 +46,7 @@ def with_fixed_shapes(model: ir.Model, dims: Mapping[str, int] | None = None) ->
     Raises:
         ModelError: Functions cannot be inlined.
     """
-    clone = _fed(model, dims, inline=True)
-    for node in nodes_in(clone.graph):
-        for output in node.outputs:
-            output.shape = None
+    clone = _fed(model, dims, inline=True, believed=False)
     _fill_gaps(clone)
     return clone
 
@@ -75,8 +72,12 @@ def sized(
     return clone
 
 
-def _fed(model: ir.Model, dims: Mapping[str, int] | None, *, inline: bool) -> ir.Model:
+def _fed(
+    model: ir.Model, dims: Mapping[str, int] | None, *, inline: bool, believed: bool = True
+) -> ir.Model:
     """A clone of ``model`` with fixed shapes for inputs, and in place of what it says of others.
+
+    What it says of others is left out where it is not ``believed``.
 
     Raises:
         ModelError: Functions cannot be inlined.
@@ -89,8 +90,11 @@ def _fed(model: ir.Model, dims: Mapping[str, int] | None, *, inline: bool) -> ir
             if value.shape is not None:
                 value.shape = ir.Shape(shape_at(value, sizes))
     for graph in graphs_of(clone):
-        for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        for value in graph.inputs:
             value.shape = _fixed(value.shape, sizes)
+        for node in graph:
+            for output in node.outputs:
+                output.shape = _fixed(output.shape, sizes) if believed else None
     if inline and clone.functions:
         _inline(clone)
     return clone
