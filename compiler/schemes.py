@@ -7,12 +7,14 @@ from typing import Final, Literal, TypeAlias
 
 from ..backends.errors import UsageError
 
-Scheme: TypeAlias = Literal["int8", "int8-weights", "int4"]
+Scheme: TypeAlias = Literal["int8", "int8-weights", "int4", "fp16", "bf16"]
 
 _PASSES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
     "int8": ("fold-batch-norm,", "insert-qdq", {"where": "pays"}),
     "int8-weights": ("", "quantize-weights", {"bits": "8"}),
     "int4": ("", "quantize-weights", {}),
+    "fp16": ("", "float16", {}),
+    "bf16": ("", "float16", {"type": "bfloat16"}),
 }
 """What comes before the pass, the pass, and its options."""
 

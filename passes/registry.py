@@ -42,6 +42,7 @@ _BUILTIN: dict[str, str] = {
     "smooth-activations": ".quantization.smooth:SmoothActivations",
     "refit": ".quantization.refit:Refit",
     "correct-bias": ".quantization.correct_bias:CorrectBias",
+    "float16": ".quantization.float16:Float16",
     "quantize-weights": ".quantization.weight_only:QuantizeWeights",
     "prune-channels": ".pruning.prune_channels:PruneChannels",
 }

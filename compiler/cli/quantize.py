@@ -71,6 +71,14 @@ def quantize(
             rich_help_panel=common.REWRITING,
         ),
     ] = False,
+    size_only: Annotated[
+        bool,
+        typer.Option(
+            "--size-only",
+            help="fp16, bf16: store weights in 16 bits and compute in float.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = False,
     target: common.TargetOption = None,
     level: common.Level = None,
     max_drop: common.MaxDrop = None,
@@ -109,7 +117,10 @@ def quantize(
     options: dict[str, str | tuple[str, ...]] = {}
     if scheme == "int8":
         options |= {"method": method, "where": "everywhere" if everywhere else "pays"}
-    options |= {"include": tuple(include or ()), "exclude": tuple(exclude or ())}
+    if size_only:
+        options["size_only"] = "true"
+    left = "blocked" if scheme in {"fp16", "bf16"} else "exclude"
+    options |= {"include": tuple(include or ()), left: tuple(exclude or ())}
     passes = passes_of(scheme, options) + (",refit" if refit and scheme == "int8" else "")
     start(
         Job(
