@@ -12,11 +12,11 @@ from ...backends.targets import Target
 from ..base import Array
 from ..graph import constant, is_op, nodes_of
 from .kernel_rules import Refusal, kernel_of
-from .kernels import VANISHING
+from .kernels import READS_SHAPE, VANISHING
 from .qdq import TRAVELS, dequantize_of, integer_type, only_quantizer, quantizers
 from .saturation import as_rows, can_saturate, largest_sum, worst_sums
 
-_CONVERTS = ("QuantizeLinear", "DequantizeLinear", "Constant", *VANISHING)
+_UNCONCERNED = ("QuantizeLinear", "DequantizeLinear", "Constant", *VANISHING, *READS_SHAPE)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Group:
 
 def find_groups(model: ir.Model, target: Target) -> list[Group]:
     """Every group of ``model``, subgraphs included, in order."""
-    nodes = [node for node in nodes_of(model) if not is_op(node, *_CONVERTS)]
+    nodes = [node for node in nodes_of(model) if not is_op(node, *_UNCONCERNED)]
     return [group for node in nodes if (group := _group_of(node, target)) is not None]
 
 

@@ -1,6 +1,7 @@
 """What the linter says of each group, against the graph that ONNX Runtime makes of it."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -8,11 +9,13 @@ import onnx.numpy_helper
 import onnx_ir as ir
 import pytest
 
+from onnxpress.backends.base import Feeds
 from onnxpress.backends.optimized import optimized_operators
 from onnxpress.backends.serde import from_proto
 from onnxpress.backends.targets import Target
-from onnxpress.passes.base import Array
+from onnxpress.passes.base import Array, Context
 from onnxpress.passes.quantization.groups import Group, find_groups, integer_kernels
+from onnxpress.passes.quantization.insert_qdq import InsertQDQ
 
 HASWELL, ARM = Target("cpu", frozenset({"avx2"})), Target("cpu", frozenset({"asimd"}))
 VNNI = Target("cpu", frozenset({"avx2", "avx512_vnni"}))
@@ -226,6 +229,10 @@ def test_float_models_have_no_groups() -> None:
     assert find_groups(build("y = Conv (x, wf)"), HASWELL) == []
 
 
+def test_what_reads_a_shape_only_is_no_group() -> None:
+    assert find_groups(build(D + "k = Shape (d)  y = Cast <to = 1> (k)"), HASWELL) == []
+
+
 def test_groups_in_bodies_are_found() -> None:
     body = (
         D + "y = If (yes) <then_branch = a () => (float[b,8,4,4] k) { "
@@ -273,3 +280,28 @@ def test_slow_types_are_told(case: str, kind: str, target: Target, advice: str) 
 
     assert group.kernel == "QLinearConv"
     assert group.advice.startswith(advice)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    "name", ["ppocr-det", "ppocr-rec", "nudenet-320n", "mobilenet-v2-torchscript"]
+)
+def test_real_models_become_what_is_foretold(name: str) -> None:
+    from benchmarks.corpus import load_corpus
+
+    corpus = load_corpus()[name]
+    if not corpus.is_fetched:
+        pytest.skip(f"{name} is not fetched")
+    feeds = corpus.feeds()[0]
+
+    class One:
+        def batches(self, size: int) -> Iterator[Feeds]:
+            del size
+            yield feeds
+
+    model = ir.load(corpus.path)
+    InsertQDQ(where="pays").rewrite(model, Context(data=One()))
+
+    foretold = kernels(find_groups(model, HASWELL))
+    made = optimized_operators(model)
+    assert foretold == Counter(integer_kernels(made.elements())) != Counter()
