@@ -24,6 +24,7 @@ from . import (
     lossless_suite,
     probes,
     quantization,
+    real_int8,
     rewrites_suite,
     suites,
     text_lines,
@@ -53,6 +54,7 @@ app.command("export")(cli.export)
 app.command("list")(cli.list_models)
 app.command("forecast")(forecast.forecast)
 app.command("decisions")(suites.decisions_suite)
+app.command("real-int8")(real_int8.real_int8_suite)
 app.command("text-lines")(text_lines.text_lines_suite)
 app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)

@@ -192,8 +192,10 @@ def _cosine(one: Floats, other: Floats) -> float:
 
 
 def _top(scores: Floats) -> Any:
-    """The best class of each row; where there is one score, whether it is above one half."""
-    return scores > 0.5 if scores.shape[-1] == 1 or scores.ndim == 4 else scores.argmax(axis=-1)
+    """The best class of each row or step; of a map, a score or boxes what is above one half."""
+    boxes = scores.ndim == 3 and scores.shape[1] < scores.shape[2] / 50
+    mapped = boxes or scores.shape[-1] == 1 or scores.ndim == 4
+    return scores > 0.5 if mapped else scores.argmax(axis=-1)
 
 
 def real_int8_suite(models: str = ",".join(INPUTS)) -> None:

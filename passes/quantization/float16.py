@@ -83,9 +83,9 @@ class Float16(Pass):
         """
         if context.target.name == "cpu" and not self.size_only:
             raise PassError(
-                f"ONNX Runtime's CPU provider computes in {self.type} by casts and is slower",
-                hint="for a smaller file at the speed of float ask for size_only "
-                "(--size-only), for speed for the target cuda",
+                f"ONNX Runtime's CPU provider computes in {self.type} by casts and is slower; "
+                "size_only (--size-only) stores the weights so and computes in float",
+                hint="give --size-only for a smaller file, --target cuda for speed there",
             )
         self._check_patterns(model)
         result = Result(model)

@@ -248,9 +248,8 @@ def test_double_and_what_is_of_16_bits_stay_as_they_are() -> None:
 
 def test_a_cpu_is_refused_and_told_what_it_can_have() -> None:
     model = build(ROWS, "y = MatMul (x, w)")
-    with pytest.raises(PassError, match="is slower") as caught:
+    with pytest.raises(PassError, match="is slower; size_only"):
         Float16().rewrite(model, Context())
-    assert "size_only" in str(caught.value.hint)
 
 
 def test_functions_are_refused() -> None:
