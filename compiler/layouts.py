@@ -23,6 +23,7 @@ from .settings import Settings
 
 Layout: TypeAlias = Literal["auto", "stacked", "side-by-side", "mixed"]
 
+_AHEAD: Final = "permute-weights,crop-unread"
 _TIDY: Final = "simplify-layout,simplify-shapes,fold-constants,cleanup"
 _LAYOUTS: Final[dict[str, tuple[str, ...]]] = {
     "side-by-side": ("",),
@@ -32,7 +33,7 @@ _LAYOUTS: Final[dict[str, tuple[str, ...]]] = {
 """The passes that give each layout."""
 
 FORMS: Final = {
-    passes: parse(f"permute-weights,{passes},{_TIDY}" if passes else "permute-weights")
+    passes: parse(f"{_AHEAD},{passes},{_TIDY}" if passes else _AHEAD)
     for forms in _LAYOUTS.values()
     for passes in forms
 }

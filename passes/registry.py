@@ -24,6 +24,7 @@ _BUILTIN: dict[str, str] = {
     "hoist-invariants": ".lossless.hoist_invariants:HoistInvariants",
     "inline-functions": ".lossless.inline_functions:InlineFunctions",
     "permute-weights": ".lossless.permute_weights:PermuteWeights",
+    "crop-unread": ".lossless.crop_unread:CropUnread",
     "fuse-gemm": ".lossless.fuse_gemm:FuseGemm",
     "compose-layers": ".lossless.compose_layers:ComposeLayers",
     "merge-branches": ".lossless.merge_branches:MergeBranches",
