@@ -168,10 +168,15 @@ def apart(
     return run
 
 
-def together(session: OrtSession, feeds: dict[str, Array]) -> Callable[[], object]:
+def together(session: OrtSession, feeds: dict[str, Array]) -> Callable[[], list[Array]]:
     """Runs the merged model."""
     native = session.native
-    return lambda: native.run(None, feeds)
+
+    def run() -> list[Array]:
+        answers: list[Array] = native.run(None, feeds)
+        return answers
+
+    return run
 
 
 def row(case: Case, threads: int, batch: int, timings: Any, chosen: str) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def ensembles_suite(
 ) -> None:
     """Time merged models in every layout against their members run one by one."""
     shown = table(
-        "models", "threads", "batch", "apart ms", *_SHORT.values(), "auto", "speedup", "of best"
+        *("models", "threads", "batch", "apart ms", "at once", *_SHORT.values()),
+        *("auto", "speedup", "of best"),
     )
     rows: list[dict[str, Any]] = []
     for case in ensembles.cases(cache):
@@ -41,7 +42,7 @@ def ensembles_suite(
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """A row as text; layouts are speedups over the members one after another."""
+    """A row as text; speedups are over the members one after another, ``at once`` in threads."""
     median = row["median_ms"]
     low, high = row["ci95"]
     return [
@@ -49,6 +50,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         str(row["threads"]),
         str(row["batch"]),
         f"{median['apart']:.3f}",
+        f"{median['apart'] / median['threads']:.2f}x",
         *(f"{median['apart'] / median[name]:.2f}x" if name in median else "" for name in _SHORT),
         _SHORT[row["chosen"]],
         f"{row['speedup']:.2f}x ({low:.2f} to {high:.2f})",
