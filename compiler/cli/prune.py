@@ -10,7 +10,7 @@ from . import common
 from .help import one_of
 from .job import Job, start
 
-Criterion: TypeAlias = Literal["l2", "l1", "random"]
+Criterion: TypeAlias = Literal["reconstruction", "l2", "l1", "random"]
 Scope: TypeAlias = Literal["global", "uniform"]
 
 
@@ -27,14 +27,15 @@ def prune(
         ),
     ],
     criterion: Annotated[
-        Criterion,
+        Criterion | None,
         typer.Option(
             "--criterion",
             metavar=one_of(Criterion),
-            help="What makes a channel important: the norm of its weights (default l2), or chance.",
+            help="What makes a channel important: how badly the layers that read it do without, "
+            "fitted anew (default where there are samples), the norm of its weights, or chance.",
             rich_help_panel=common.REWRITING,
         ),
-    ] = "l2",
+    ] = None,
     scope: Annotated[
         Scope,
         typer.Option(
@@ -80,7 +81,7 @@ def prune(
         onnxpress prune model.onnx -o model.half.onnx --macs 0.5 --data samples.npz
     """
     del debug
-    options = f"macs={common.read_macs(macs)},criterion={criterion},scope={scope}"
+    options = f"macs={common.read_macs(macs)},criterion={criterion or 'auto'},scope={scope}"
     if not reconstruct:
         options += ",reconstruct=false"
     start(

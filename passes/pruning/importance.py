@@ -9,7 +9,7 @@ import numpy as np
 from ..analysis.channels import ChannelGroup
 from ..graph import constant
 
-Criterion: TypeAlias = Literal["l2", "l1", "random"]
+Criterion: TypeAlias = Literal["auto", "reconstruction", "l2", "l1", "random"]
 
 Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 """One number per channel, at least 0, larger where the channel matters more; their mean is 1."""

@@ -55,8 +55,8 @@ class Layer(Protocol):
         """The inverse of :meth:`weight`: matrices in the layout and type that the node takes."""
         ...
 
-    def choose(self, y: Array, rng: np.random.Generator) -> Rows:
-        """Some rows, at most :data:`ROWS` per sample, of the node's result ``y``."""
+    def choose(self, y: Array, rng: np.random.Generator, most: int = ROWS) -> Rows:
+        """Some rows, at most ``most`` per sample, of the node's result ``y``."""
         ...
 
     def inputs(self, x: Array, rows: Rows) -> Array:
@@ -111,9 +111,9 @@ class ConvLayer:
         old = _constant(self.node)
         return np.ascontiguousarray(weight.swapaxes(1, 2).reshape(old.shape).astype(old.dtype))
 
-    def choose(self, y: Array, rng: np.random.Generator) -> Rows:
+    def choose(self, y: Array, rng: np.random.Generator, most: int = ROWS) -> Rows:
         """Places of the result ``y[N, M, …]``, the same in all samples."""
-        return _some(math.prod(y.shape[2:]), ROWS, rng)
+        return _some(math.prod(y.shape[2:]), most, rng)
 
     def inputs(self, x: Array, rows: Rows) -> Array:
         """Patches of ``x[N, C, …]``."""
@@ -182,9 +182,9 @@ class MatrixLayer:
         matrix = weight[0].T if self._flag("transB") else weight[0]
         return np.ascontiguousarray(matrix.astype(_constant(self.node).dtype))
 
-    def choose(self, y: Array, rng: np.random.Generator) -> Rows:
+    def choose(self, y: Array, rng: np.random.Generator, most: int = ROWS) -> Rows:
         """Rows of ``y[…, row, output]``, counted through all leading axes."""
-        return _some(math.prod(y.shape[:-1]), ROWS * len(y), rng)
+        return _some(math.prod(y.shape[:-1]), most * len(y), rng)
 
     def inputs(self, x: Array, rows: Rows) -> Array:
         """Rows of ``x[…, row, input]``."""
@@ -197,6 +197,17 @@ class MatrixLayer:
 
     def _flag(self, name: str) -> bool:
         return self.node.attributes.get_int(name, 0) != 0
+
+
+def bias_of(layer: Layer) -> Array:
+    """What ``layer`` adds, ``[group, 1, output]``; what an Add after it adds is not part of it."""
+    node, weight = layer.node, layer.weight()
+    added = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = np.zeros(1) if added is None else added.astype(np.float64)
+    if is_op(node, "Gemm"):
+        bias = bias * node.attributes.get_float("beta", 1.0)
+    groups, _, makes = weight.shape
+    return np.broadcast_to(bias.ravel(), (groups * makes,)).reshape(groups, 1, makes)
 
 
 def _constant(node: ir.Node) -> Array:

@@ -21,6 +21,8 @@ from ..analysis.macs import sized
 from ..base import Context, Contract, Pass, Result
 from ..errors import PassError
 from ..graph import is_constant
+from .allocate import allocate
+from .choose import rank
 from .importance import Criterion, importance
 from .reconstruct import consumers_of, solve_consumers
 from .select import Scope, select
@@ -30,22 +32,28 @@ from .work import work_of
 TOLD = 4
 """So many reasons why channels stay are told in an error; the report has all."""
 
+CRITERIA = get_args(Criterion)
+
 
 @dataclass(frozen=True)
 class PruneChannels(Pass):
     """Keep the fraction ``macs`` of the multiply-accumulates, and as much of the answers.
 
-    Channels that can only be removed together are found (:mod:`~..analysis.channels`), ranked by
-    their weights and removed; weights, groups and reshapes shrink for good. Each layer that lost
-    inputs is then fitted, by ridge least squares on unlabelled samples, to what it gave before.
-    No labels and no training are needed. Fold batch normalizations first, so that weights show
-    what a channel is worth.
+    Channels that can only be removed together are found (:mod:`~..analysis.channels`), ranked and
+    removed; weights, groups and reshapes shrink for good. Each layer that lost inputs is then
+    fitted, by ridge least squares on unlabelled samples, to what it gave before. No labels and no
+    training are needed. Fold batch normalizations first, so that weights show what a channel is
+    worth.
+
+    By ``reconstruction`` channels of a group go one after the other, each time the one that the
+    layers that read it make up for best; how many go of each group follows from what the answers
+    lose when that group alone is pruned, measured on samples held out.
 
     Options:
 
     - ``macs``: the fraction to keep, above 0 and at most 1.
-    - ``criterion``: what makes a channel important: ``l2`` or ``l1`` norm of its weights, or
-      ``random``.
+    - ``criterion``: what makes a channel important: ``reconstruction``, ``l2`` or ``l1`` norm of
+      its weights, or ``random``. ``auto`` is ``reconstruction`` if layers are fitted, else ``l2``.
     - ``scope``: ``global`` takes channels wherever they matter least, ``uniform`` the same part
       of each group.
     - ``reconstruct``: fit the layers that lost inputs. Without it no data is needed, and the
@@ -71,7 +79,7 @@ class PruneChannels(Pass):
     rules: ClassVar[Mapping[OpId, Rule]] = RULES
 
     macs: float = 0.5
-    criterion: Criterion = "l2"
+    criterion: Criterion = "auto"
     scope: Scope = "global"
     reconstruct: bool = True
     ridge: float = 0.0
@@ -82,7 +90,7 @@ class PruneChannels(Pass):
     def __post_init__(self) -> None:
         for option, sound, wanted in (
             ("macs", 0 < self.macs <= 1, "a fraction above 0 and at most 1"),
-            ("criterion", self.criterion in get_args(Criterion), "l2, l1 or random"),
+            ("criterion", self.criterion in CRITERIA, f"one of {', '.join(CRITERIA)}"),
             ("scope", self.scope in get_args(Scope), "global or uniform"),
             ("ridge", 0 <= self.ridge < np.inf, "a number of at least 0"),
             ("samples", self.samples >= 0, "a number of at least 0"),
@@ -100,16 +108,18 @@ class PruneChannels(Pass):
             object.__setattr__(self, "contract", loose)
 
     def requires_data(self) -> bool:
-        """Only for fitting."""
-        return self.reconstruct
+        """For fitting, and for choosing by reconstruction."""
+        return self.reconstruct or self.criterion == "reconstruction"
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:
         """Prune ``model``, functions apart.
 
         ``Result.details`` holds ``macs`` (before, after), ``groups`` (channels before and after,
-        by the name of the first tensor that has them), ``kept`` (for each weight and axis that
-        was cut, the indices that stayed) and ``residuals`` (for each layer that was fitted, the
-        part of the dense layer's variance that it misses). Groups that are not free are declined.
+        by the name of the first tensor that has them), ``losses`` (for each group, what the
+        answers lose with so many channels left, as part of their variance), ``kept`` (for each
+        weight and axis that was cut, the indices that stayed) and ``residuals`` (for each layer
+        that was fitted, the part of the dense layer's variance that it misses). Groups that are
+        not free are declined.
 
         Raises:
             PassError: There is no data to fit to, the multiply-accumulates cannot be counted, or
@@ -118,7 +128,7 @@ class PruneChannels(Pass):
             ModelError: Shapes cannot be inferred.
             BackendError: The model does not run on the samples.
         """
-        if self.reconstruct and context.data is None:
+        if self.requires_data() and context.data is None:
             raise PassError(
                 "prune-channels needs samples to fit the pruned model to",
                 hint="give some with --data, or set reconstruct=false",
@@ -137,7 +147,7 @@ class PruneChannels(Pass):
             if group.frozen:
                 result.decline(group.name, because=group.frozen)
         groups = [group for group in coupling.groups if not group.frozen]
-        masks = self._choose(model, coupling, before, context)
+        masks = self._choose(model, coupling, before, context, result)
         cuts = cuts_of(groups, masks)
         consumers = consumers_of(model.graph, cuts, result) if self.reconstruct else []
         dense = model.clone()
@@ -164,27 +174,24 @@ class PruneChannels(Pass):
         }
         return result
 
+    def _criterion(self) -> Criterion:
+        if self.criterion != "auto":
+            return self.criterion
+        return "reconstruction" if self.reconstruct else "l2"
+
     def _choose(
-        self, model: ir.Model, coupling: Coupling, before: int, context: Context
+        self, model: ir.Model, coupling: Coupling, before: int, context: Context, result: Result
     ) -> list[Mask]:
         """The channels of each free group that stay."""
         groups = [group for group in coupling.groups if not group.frozen]
-        rng = np.random.default_rng(context.seed)
-        scores = [importance(group, self.criterion, rng) for group in groups]
         work = work_of(model, sized(model, context.dims), groups)
         # What functions and subgraphs compute is counted, and stays.
         fixed = before - work.total([np.ones(group.size, dtype=np.bool_) for group in groups])
         budget = math.floor(self.macs * before - fixed)
         multiple = self.multiple or _channels_at_a_time(context.target)
-        masks = select(
-            scores,
-            work,
-            budget,
-            self.scope,
-            min_channels=self.min_channels,
-            steps=[multiple // math.gcd(multiple, _repeats(group)) for group in groups],
-        )
-        least = work.total(masks)
+        steps = [multiple // math.gcd(multiple, _repeats(group)) for group in groups]
+        fewest = [np.arange(g.size) < self.min_channels for g in groups]
+        least = work.total([m | (not work.of_group[n]) for n, m in enumerate(fewest)])
         if least > budget + 0.5:
             raise PassError(
                 f"pruning keeps at least {(least + fixed) / before:.3g} of the "
@@ -193,7 +200,29 @@ class PruneChannels(Pass):
                 hint="a channel rule of your own frees channels that an operator freezes; "
                 "see the guide on pruning",
             )
-        return masks
+        if self._criterion() == "reconstruction" and context.data is not None:
+            ranked = rank(
+                model,
+                groups,
+                steps,
+                self.min_channels,
+                context,
+                context.data,
+                self.samples,
+                before,
+                measured=self.scope == "global",
+            )
+            if self.scope == "global":
+                result.details["losses"] = {
+                    group.name: [[*one] for one in zip(own.curve.left, own.curve.loss, strict=True)]
+                    for group, own in zip(groups, ranked, strict=True)
+                }
+                return allocate(ranked, work, budget + 0.5, self.min_channels)
+            scores = [own.scores() for own in ranked]
+        else:
+            rng = np.random.default_rng(context.seed)
+            scores = [importance(group, self._criterion(), rng) for group in groups]
+        return select(scores, work, budget, self.scope, min_channels=self.min_channels, steps=steps)
 
 
 def _obstacles(coupling: Coupling) -> str:

@@ -122,7 +122,7 @@ def solve_consumers(
         if not (np.isfinite(solution.weight).all() and np.isfinite(solution.bias).all()):
             result.decline(node, because="it is not solved anew: samples bring infinity or NaN")
             continue
-        _apply(consumer.layer, solution, names)
+        apply(consumer.layer, node, solution, names)
         residuals[name] = solution.residual
     context.progress("reconstruct", len(consumers), len(consumers))
     return residuals
@@ -170,8 +170,8 @@ def _added(moments: Moments | None, inputs: Array, targets: Array) -> Moments | 
     return new if moments is None else moments + new
 
 
-def _apply(layer: Layer, solution: Solution, names: Names) -> None:
-    node = layer.node
+def apply(layer: Layer, node: ir.Node, solution: Solution, names: Names) -> None:
+    """Give ``node``, which is that of ``layer`` or its twin in a clone, the ``solution``."""
     weight = layer.stored(solution.weight)
     bias = solution.bias.reshape(-1).astype(weight.dtype)
     _set(node, 1, weight, names)

@@ -251,7 +251,31 @@ def test_progress_is_told() -> None:
 
     PruneChannels().rewrite(model(), context)
 
-    assert told == [("reconstruct", 0, 2), ("reconstruct", 1, 2), ("reconstruct", 2, 2)]
+    assert told == [
+        ("measure groups", 0, 1),
+        ("measure groups", 1, 1),
+        ("reconstruct", 0, 2),
+        ("reconstruct", 1, 2),
+        ("reconstruct", 2, 2),
+    ]
+
+
+def test_what_the_answers_lose_is_reported() -> None:
+    result = PruneChannels(macs=0.5, multiple=1).rewrite(model(), Context(data=samples(256)))
+
+    (curve,) = result.details["losses"].values()
+    assert curve[0] == [8, 0.0]
+    assert [left for left, _ in curve] == sorted((left for left, _ in curve), reverse=True)
+    assert [loss for _, loss in curve] == sorted(loss for _, loss in curve)
+
+
+def test_the_same_part_of_each_group_by_reconstruction() -> None:
+    prune = PruneChannels(macs=0.5, scope="uniform", criterion="reconstruction")
+
+    result = prune.rewrite(model(), Context(data=samples()))
+
+    assert result.details["groups"] == {"a": [8, 4]}
+    assert "losses" not in result.details
 
 
 def test_without_data_it_says_so_before_any_work() -> None:
@@ -262,6 +286,8 @@ def test_without_data_it_says_so_before_any_work() -> None:
         PruneChannels().rewrite(one, Context())
     with pytest.raises(PassError, match="needs data"):
         check_needs(parse("prune-channels"), Context())
+    with pytest.raises(PassError, match="needs data"):
+        check_needs(parse("prune-channels{reconstruct=false,criterion=reconstruction}"), Context())
     check_needs(parse("prune-channels{reconstruct=false}"), Context())
 
     assert ir.to_onnx_text(one) == before
@@ -307,7 +333,7 @@ def test_work_that_cannot_be_counted_is_refused() -> None:
         ({"macs": 0}, "macs is a fraction above 0"),
         ({"macs": 1.1}, "macs is a fraction above 0"),
         ({"macs": float("nan")}, "macs is a fraction above 0"),
-        ({"criterion": "l3"}, "criterion is l2, l1 or random"),
+        ({"criterion": "l3"}, "criterion is one of auto, reconstruction"),
         ({"scope": "local"}, "scope is global or uniform"),
         ({"ridge": -1.0}, "ridge is a number of at least 0"),
         ({"ridge": float("inf")}, "ridge is a number of at least 0"),
