@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,9 @@ from ..backends.base import SessionConfig
 from ..backends.errors import UsageError
 from ..passes.analysis.macs import node_macs, with_fixed_shapes
 from ..passes.base import Context
+from ..passes.quantization.emit import ORIGIN
 from ..passes.quantization.insert_qdq import InsertQDQ
+from ..passes.quantization.quantized import QuantizedLayer, quantized_layers
 from ..passes.quantization.sensitivity import Sensitivity, sensitivities
 from .latency import Stopwatch
 from .manager import PassManager, replay
@@ -78,19 +81,21 @@ def hold_accuracy(
     quality = Quality(demand, model, Part(context.data, held=True), config)
     search = _Search(base, Pipeline(after), quality, quiet, context)
     kept, value = search.run()
+    left = {str(one.weight.outputs[0].meta[ORIGIN]) for one in _layers(search.model(kept))}
+    in_float = [one.layer for one in search.layers if one.layer not in left]
     report: dict[str, Any] = {
         "status": "held",
         "metric": demand.metric,
         "max_drop": demand.max_drop,
-        "reference": quality.reference if quality.reference < float("inf") else None,
-        "value": value,
-        "all_int8": search.values[()],
-        "in_float": list(kept),
+        "reference": _finite(quality.reference),
+        "value": _finite(value),
+        "all_int8": _finite(search.values[()]),
+        "in_float": in_float,
         "tried": len(search.values),
-        "layers": search.rows(kept),
+        "layers": search.rows(in_float),
     }
-    if len(kept) == len(search.layers):
-        reason = f"all {len(kept)} layers would have to stay in float"
+    if not left:
+        reason = f"all {len(in_float)} layers would have to stay in float"
         return _nothing(pipeline, at, report, reason)
     if stopwatch is not None:
         context.progress("timing int8 against float", 0, None)
@@ -99,6 +104,10 @@ def hold_accuracy(
         if timed.get("verdict") == "slower":
             return _nothing(pipeline, at, report, "what may be int8 is slower than in float")
     return Held(Pipeline((*before, *_excluding(Pipeline(after), kept).items)), report)
+
+
+def _layers(model: ir.Model) -> list[QuantizedLayer]:
+    return quantized_layers(model.graph)[0]
 
 
 def _nothing(pipeline: Pipeline, at: int, report: dict[str, Any], reason: str) -> Held:
@@ -161,7 +170,7 @@ class _Search:
             {
                 "layer": one.layer,
                 "operator": one.operator,
-                "sqnr_db": one.sqnr_db if one.sqnr_db < float("inf") else None,
+                "sqnr_db": _finite(one.sqnr_db),
                 "macs": self._costs.get(one.layer),
                 "float": one.layer in kept,
             }
@@ -173,6 +182,11 @@ class _Search:
             self._context.progress("quantizing and measuring answers", len(self.values), None)
             self.values[kept] = self._quality.value(self.model(kept))
         return self.values[kept]
+
+
+def _finite(value: float) -> float | None:
+    """``value`` for JSON, which knows no infinity: a ratio to no noise at all."""
+    return value if math.isfinite(value) else None
 
 
 def _position(pipeline: Pipeline) -> int:

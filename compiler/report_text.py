@@ -80,7 +80,8 @@ def session_text(session: Mapping[str, Any]) -> str:
 
 def accuracy_text(accuracy: Mapping[str, Any]) -> str:
     """What answers are worth after quantization, and what had to stay in float for that."""
-    value = f"{accuracy['metric']} {accuracy['value']:.4g}"
+    number = accuracy["value"]
+    value = f"{accuracy['metric']} {'without end' if number is None else f'{number:.4g}'}"
     if accuracy["reference"] is not None:
         value += f" of {accuracy['reference']:.4g}"
     if accuracy["status"] == "not-worth-it":
