@@ -17,6 +17,7 @@ from onnxpress.backends.errors import OnnxpressError
 from . import (
     cli,
     differences,
+    embeddings,
     ensembles_suite,
     forecast,
     fuzz_suite,
@@ -55,6 +56,7 @@ app.command("list")(cli.list_models)
 app.command("forecast")(forecast.forecast)
 app.command("decisions")(suites.decisions_suite)
 app.command("real-int8")(real_int8.real_int8_suite)
+app.command("embeddings")(embeddings.embeddings_suite)
 app.command("text-lines")(text_lines.text_lines_suite)
 app.command("startup")(suites.startup_suite)
 app.command("readme")(suites.write_readme)

@@ -152,8 +152,14 @@ def measure(name: str, passes: str = PASSES, seconds: float = 4) -> dict[str, An
     result: dict[str, Any] = {"model": name, "samples": [split, len(test)], "size": size}
     result["sqnr_db"] = _sqnr(*answers)
     result["cosine"] = float(np.mean([_cosine(a, b) for a, b in zip(*answers, strict=True)]))
+    boxes = name.startswith("nudenet")
     result["top1"] = 100 * float(
-        np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(*answers, strict=True)])
+        np.mean(
+            [
+                np.mean(_top(a, boxes=boxes) == _top(b, boxes=boxes))
+                for a, b in zip(*answers, strict=True)
+            ]
+        )
     )
     if name == "ppocr-rec":
         chosen = text_lines.lines()[split:]
@@ -191,9 +197,8 @@ def _cosine(one: Floats, other: Floats) -> float:
     return float(np.vdot(one, other)) / lengths if lengths else 1.0
 
 
-def _top(scores: Floats) -> Any:
+def _top(scores: Floats, *, boxes: bool) -> Any:
     """The best class of each row or step; of a map, a score or boxes what is above one half."""
-    boxes = scores.ndim == 3 and scores.shape[1] < scores.shape[2] / 50
     mapped = boxes or scores.shape[-1] == 1 or scores.ndim == 4
     return scores > 0.5 if mapped else scores.argmax(axis=-1)
 
