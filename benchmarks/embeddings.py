@@ -1,4 +1,4 @@
-"""What weights in few bits do to the embeddings of real sentences, out of this system's documents."""
+"""What weights in few bits do to the embeddings of sentences out of this system's documents."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ def sentences(count: int = CALIBRATION + TEST, seed: int = 0) -> list[str]:
         if not path.name.startswith(("copyright", "README", "NEWS", "changelog")):
             continue
         try:
-            data = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
-        except OSError:
+            data = path.read_bytes()
+            data = gzip.decompress(data) if path.suffix == ".gz" else data
+        except (OSError, EOFError):
             continue
         text = " ".join(data.decode(errors="ignore")[:20_000].split())
         good = [
@@ -100,9 +101,8 @@ def embeddings_suite(seconds: float = 4) -> None:
     expected = embeddings(original, test, "disabled")
     lossless = onnxpress.optimize(original).model
     feeds = next(test.batches(1))
-    heads = table(
-        "passes", "weights", "cosine", "least", f"x, {feeds['input_ids'].size} tokens", ""
-    )
+    tokens = feeds["input_ids"].size
+    heads = table("passes", "weights", "cosine", "least", f"x, {tokens} tokens", "")
     for passes in SCHEMES:
         outcome = onnxpress.optimize(lossless, passes, data=calibration)
         (record,) = (one for one in outcome.report.passes if one.name == "quantize-weights")

@@ -49,7 +49,7 @@ def pages(count: int, size: int = 320) -> list[Feeds]:
     """Pages of text lines for a detector, ``[1, 3, size, size]``, normalized as it wants them."""
     lines = text_lines.lines()
     rng = np.random.default_rng(0)
-    made = []
+    made: list[Feeds] = []
     for _ in range(count):
         page = np.full((size, size), float(rng.uniform(0.5, 1)), np.float32)
         for top in range(8, size - 56, 62):
@@ -77,7 +77,7 @@ def crops(count: int, size: int, name: str, *, channels_last: bool = False) -> l
     paths = [folder / file for file in ("grace_hopper.jpg", "Minduka_Present_Blue_Pack.png")]
     photos = [Image.open(path).convert("RGB") for path in paths if path.is_file()]
     rng = np.random.default_rng(1)
-    made = []
+    made: list[Feeds] = []
     for at in range(count):
         photo = photos[at % 4 == 3 and len(photos) > 1]
         side = int(rng.uniform(0.3, 1) * min(photo.size))
@@ -99,7 +99,7 @@ def contents(count: int) -> list[Feeds]:
             kept = found.get(path.suffix)
             if kept is not None and len(kept) < 1 + count // len(_EXTENSIONS) and path.is_file():
                 kept.append(path)
-    made = []
+    made: list[Feeds] = []
     for path in [path for paths in zip(*found.values(), strict=False) for path in paths][:count]:
         data = path.read_bytes()
         first, last = data[:4096].strip()[:1024], data[-4096:].strip()[-1024:]
@@ -115,7 +115,7 @@ def speech(count: int) -> list[Feeds]:
     model = ir.load(load_corpus()["silero-vad"].path)
     session = session_of(model, SessionConfig(threads=1))
     state = np.zeros((2, 1, 128), np.float32)
-    made = []
+    made: list[Feeds] = []
     for window in windows(recording())[:count]:
         feeds = {"input": window[None], "state": state, "sr": np.array(16_000, np.int64)}
         made.append(feeds)
