@@ -264,7 +264,34 @@ LAYER_NORM_BIAS: Final = Rule(
     objection=_for_each_place,
 )
 
+
+def _sum(found: Match) -> Op | None:
+    """Where nothing but a layer normalization reads it."""
+    uses = found.root.outputs[0].uses()
+    if len(uses) != 1 or found.root.outputs[0].is_graph_output():
+        return None
+    ((reader, index),) = uses
+    alone = index == 0 and is_op(reader, "LayerNormalization")
+    return op("Sum", X, Anything("y")) if alone else None
+
+
+def _of_equal_sizes(found: Match, facts: Facts) -> str:
+    for name in "xy":
+        facts.follow_to(found[name])
+    one, other = (facts.dims(found[name]) for name in "xy")
+    return "" if one is not None and one == other else "it may add tensors of different sizes"
+
+
+SUM: Final = Rule(
+    "Sum before a LayerNormalization",
+    patterns=(op("Add", X, Anything("y")),),
+    writes=(),
+    on_cpu=(_sum,),  # ONNX Runtime makes one slow operator of an Add and the normalization
+    objection=_of_equal_sizes,
+    dtypes=frozenset({ir.DataType.FLOAT}),
+)
+
 NORMALIZATIONS: Final = (
     *(LAYER_NORM, PLAIN_LAYER_NORM, INSTANCE_NORM, RMS_NORM),
-    *(*SCALED, LAYER_NORM_BIAS),
+    *(*SCALED, LAYER_NORM_BIAS, SUM),
 )

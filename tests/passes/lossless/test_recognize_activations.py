@@ -637,6 +637,44 @@ main (float[N,2,6,6] x) => (float[N,4,p,q] y) {
 """
 
 
+SUMMED = """<ir_version: 8, opset_import: ["" : 17]>
+main (float[N,2,3] x, float[N,2,3] z) => (float[N,2,3] y) {
+  a = Add(x, z)
+  y = LayerNormalization <axis = -1> (a, gain, bias)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected", "because"),
+    [
+        ("", "", True, []),
+        ("a, gain, bias", "a, gain", True, []),
+        ("[N,2,3] z", "[1,2,3] z", False, ["it may add tensors of different sizes"]),
+        ("(float[N,2,3] y)", "(float[N,2,3] y, float[N,2,3] a)", False, []),
+        ("  y = LayerN", "  b = Neg(a)\n  y = LayerN", False, []),
+        ("  y = LayerNormalization <axis = -1> (a, gain, bias)", "  y = Relu(a)", False, []),
+    ],
+)
+def test_a_sum_that_only_a_normalization_reads(
+    old: str, new: str, expected: bool, because: list[str], build: Build, answers: Answers
+) -> None:
+    """ONNX Runtime makes a slow operator of an Add and the normalization."""
+    text = SUMMED.replace(old, new) if old else SUMMED
+    model = build(text, **{name: ARRAYS[name] for name in ("gain", "bias") if reads(text, name)})
+    x = inputs()
+    z = x[:1] if "[1,2,3] z" in text else x[::-1].copy()
+    before = answers(model, x=x, z=z)["y"]
+
+    assert not recognize(model).modified
+    result = recognize(model, for_target=True)
+
+    assert (result.modified, model.graph[0].op_type == "Sum") == (expected, expected)
+    assert list(result.declined.values()) == because
+    np.testing.assert_allclose(answers(model, x=x, z=z)["y"], before, rtol=1e-6, atol=1e-6)
+    assert not recognize(model, for_target=True).modified
+
+
 INSTANCES = """<ir_version: 8, opset_import: ["" : 17]>
 main (float[N,C,H,W] x) => (float[N,C,H,W] y) {
   m = ReduceMean <axes = [AXES]> (x)
