@@ -30,20 +30,22 @@ from .constants import drop_unused
 from .duplicates import merge_initializers, merge_nodes
 from .noops import NoOps
 from .order import has_duplicate_names, is_sorted
+from .shortcuts import shorten
 from .unused import leave_out_unused_outputs, remove_unused_initializers, remove_unused_nodes
 
 
 @dataclass(frozen=True)
 class Cleanup(Pass):
-    """Tidy the graph and keep every answer bit for bit.
+    """Tidy the graph and keep every answer.
 
     In this order: sort the nodes and give values names of their own where they are not; remove
     nodes, initializers, functions, operator sets and optional outputs that nothing needs; turn
     ``Constant`` nodes into initializers; take out nodes that repeat an input (``Identity``,
     ``Dropout``, and ``Cast``, ``Reshape``, ``Transpose``, ``Slice`` and the like where they change
-    nothing); merge initializers that are equal and nodes that compute the same. In subgraphs as
-    well, and in the bodies of functions what applies there. Inputs and outputs of the graph keep
-    their names and order.
+    nothing); let nodes read past a ``Cast`` that loses nothing, an ``Expand`` to the size of
+    another operand, and a ``Pad`` that they can do themselves; merge initializers that are equal
+    and nodes that compute the same. In subgraphs as well, and in the bodies of functions what
+    applies there. Inputs and outputs of the graph keep their names and order.
     """
 
     name: ClassVar[str] = "cleanup"
@@ -135,6 +137,10 @@ def _take_out_no_ops(model: ir.Model, result: Result) -> None:
     no_ops = NoOps(model)
     taken_out: list[ir.Value] = []
     for node in nodes_of(model):
+        before = node.inputs
+        while shorten(no_ops, node):
+            _count(result, "shortcuts", [node.name or node.op_type])
+            taken_out += [value for value in before if value is not None]
         source = no_ops.repeated(node)
         if source is None:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Final, TypeAlias
 
 import onnx_ir as ir
@@ -11,13 +12,20 @@ from ..analysis.partial import Dims
 from ..analysis.values import Facts
 from ..graph import constant, is_op
 from .foldable import trains
+from .movement import Places
 
 
 class NoOps:
     """Says of nodes what they repeat, looking at sizes only where a node depends on them."""
 
     def __init__(self, model: ir.Model) -> None:
+        self._model = model
         self._facts = Facts(model)
+
+    @cached_property
+    def places(self) -> Places:
+        """Where constants are written."""
+        return Places(self._model)
 
     def repeated(self, node: ir.Node) -> ir.Value | None:
         """The value that the first output of ``node`` repeats exactly, if it does.
