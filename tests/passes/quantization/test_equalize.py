@@ -73,6 +73,17 @@ def test_answers_stay_to_the_last_bit(signature: str, body: str, run: Any) -> No
     assert not Equalize().rewrite(model, Context()).modified
 
 
+def test_a_weight_that_is_also_an_output_stays(run: Any) -> None:
+    outputs = "(float[n,4,6,6] x) => (float[n,p,q,r] y, float[8,4,3,3] w)"
+    model = build(outputs, "h = Conv (x, w, b)\n k = Relu (h)\n y = Conv (k, v)")
+    x = {"x": sample(model)}
+    before = run(model, x)
+
+    assert Equalize().rewrite(model, Context()).modified
+    for one, other in zip(run(model, x), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_channels_have_like_ranges_afterwards() -> None:
     model = build(IMAGE, "h = Conv (x, w, b)\n k = Relu (h)\n y = Conv (k, v)")
 
