@@ -200,7 +200,14 @@ def _constant(value: ir.Value | None) -> Hashable:
     shape = tuple(tensor.shape.numpy())
     if tensor.dtype in FLOATS or tensor.size > _CONTENT:
         return (tensor.dtype.name, shape)
-    return (tensor.dtype.name, shape, tensor.tobytes())
+    return (tensor.dtype.name, shape, _content(tensor))
+
+
+def _content(tensor: ir.TensorProtocol) -> bytes | tuple[bytes, ...]:
+    """What ``tensor`` holds; strings have no bytes of their own."""
+    if tensor.dtype == ir.DataType.STRING:
+        return tuple(tensor.numpy().reshape(-1).tolist())
+    return tensor.tobytes()
 
 
 def _attribute(attribute: ir.Attr) -> tuple[str, str]:
@@ -208,5 +215,5 @@ def _attribute(attribute: ir.Attr) -> tuple[str, str]:
         return (attribute.name, f"ref {attribute.ref_attr_name}")
     if attribute.type == ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
-        return (attribute.name, f"{tensor.dtype} {tensor.shape} {tensor.tobytes()!r}")
+        return (attribute.name, f"{tensor.dtype} {tensor.shape} {_content(tensor)!r}")
     return (attribute.name, repr(attribute.value))

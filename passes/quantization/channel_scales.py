@@ -55,8 +55,12 @@ class Side:
     def store(self, array: Array, names: Names) -> None:
         """Let the node read ``array`` instead; other readers and outputs keep the old constant."""
         value = self.node.inputs[self.index]
-        own = value is not None and value.is_initializer() and not value.is_graph_output()
-        if own and len(value.uses()) == 1:
+        if (
+            value is not None
+            and value.is_initializer()
+            and not value.is_graph_output()
+            and len(value.uses()) == 1
+        ):
             value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
             return
         name = names.fresh(f"{value.name if value is not None else 'constant'}.scaled")

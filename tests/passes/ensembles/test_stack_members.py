@@ -332,3 +332,19 @@ def test_weights_that_can_be_fed_stay_apart() -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(UsageError, match="layers"):
         StackMembers(layers="some")  # type: ignore[arg-type]
+
+
+def test_constants_of_text_are_compared_as_well() -> None:
+    words = [ir.StringTensor([b"a", b"b"], shape=ir.Shape([2]), name=f"s_{i}") for i in range(2)]
+    weights = [ir.tensor(np.full((6, 2), i + 1, np.float32), name=f"w_{i}") for i in range(2)]
+    lines = [
+        f"m_{i} = MatMul (x, w_{i})  e_{i} = Equal (s_{i}, s_{i})  f_{i} = Cast <to = 1> (e_{i})  "
+        f"y_{i} = Mul (m_{i}, f_{i})"
+        for i in range(2)
+    ]
+    model = ir.from_onnx_text(
+        f'<ir_version: 9, opset_import: ["" : 19]> m ({ROWS} x) => (float y_0, float y_1) '
+        f"{{ {' '.join(lines)} }}",
+        initializers=[*words, *weights],
+    )
+    stacked(model, ROWS)
