@@ -34,11 +34,19 @@ Output = Annotated[
         rich_help_panel="Arguments",
     ),
 ]
+
+
+def _targets(typed: str) -> list[str]:
+    known = ("portable", "cpu", "cuda", "cpu:portable")
+    return [name for name in known if name.startswith(typed)]
+
+
 TargetOption = Annotated[
     str | None,
     typer.Option(
         "--target",
         metavar="portable|cpu|cuda",
+        autocompletion=_targets,
         help="Where the result will run: on any runtime, or in ONNX Runtime on this CPU (default) "
         "or an NVIDIA GPU. cpu:portable is any CPU, cpu:haswell, cpu:zen4 and the like another.",
         rich_help_panel=REWRITING,

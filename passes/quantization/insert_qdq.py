@@ -45,7 +45,7 @@ class InsertQDQ(Pass):
     - ``method``: how the range of an activation follows from the samples: ``minmax`` from its
       least to its greatest value, ``moving-average`` of those of batches, ``percentile`` without
       the rarest values, ``entropy`` nearest in distribution, ``mse`` with the least squared error.
-      ``percent`` is what ``percentile`` keeps.
+    - ``percent``: how much of the values ``percentile`` keeps.
     - ``symmetric``: ranges of both signs that reach as far below zero as above it.
     - ``ranges``: a file that keeps the ranges found; a later run on the same model and options
       reads them from there.

@@ -232,6 +232,7 @@ def test_the_input_is_not_overwritten(onnxpress: Command, models: Path, tmp_path
         (["--dim", "nobody=3"], "nobody"),
         (["--quiet", "--verbose"], "exclude each other"),
         (["--report", "report.pdf"], ".html"),
+        (["--target", "toaster"], "no target 'toaster'"),
         (["--recipe", "none.toml"], "none.toml"),
     ],
 )
@@ -246,7 +247,6 @@ def test_bad_options(onnxpress: Command, models: Path, arguments: list[str], tex
     [
         ["--no-such-option"],
         ["-O", "7"],
-        ["--target", "toaster"],
         ["--quantize", "int2"],
         ["--seed", "-1"],
     ],
