@@ -64,8 +64,12 @@ def test_usage_names_what_has_to_be_given(onnxpress: Command) -> None:
 
 def test_choices_and_switches_are_written_out(onnxpress: Command) -> None:
     out = onnxpress("prune", "--help").out
-    for text in ("--criterion l2|l1|random", "--[no-]reconstruct", "--target portable|cpu|cuda"):
-        assert f"  {text} " in out
+    for text in (
+        "--criterion reconstruction|l2|l1|random",
+        "--[no-]reconstruct",
+        "--target portable|cpu|cuda",
+    ):
+        assert re.search(rf"  {re.escape(text)}\s", out)
 
 
 def test_every_option_says_what_it_is_for() -> None:
