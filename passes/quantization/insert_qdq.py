@@ -21,7 +21,7 @@ from .kernel_rules import ARM
 from .kernels import WEIGHTED
 from .observers import METHODS, Calibration, observe_ranges
 from .payoff import Sizes, find_dear
-from .placement import Plan, find_plan, matches
+from .placement import Plan, check_patterns, find_plan, matches
 from .saturation import can_saturate
 
 OPSET = 13
@@ -124,7 +124,7 @@ class InsertQDQ(Pass):
             )
         if context.data is None:
             raise PassError("insert-qdq needs calibration samples", hint="give some with --data")
-        self._check_patterns(model)
+        check_patterns(model, (*self.include, *self.exclude))
         _decline_hidden(model, result)
 
         plan = find_plan(model.graph, self._unwanted, {})
@@ -203,17 +203,6 @@ class InsertQDQ(Pass):
         if self.include and is_op(node, *WEIGHTED) and not any(matches(node, self.include)):
             return "it is not included"
         return ""
-
-    def _check_patterns(self, model: ir.Model) -> None:
-        wanted = (*self.include, *self.exclude)
-        found = {pattern for node in nodes_of(model) for pattern in matches(node, wanted)}
-        for pattern in wanted:
-            if pattern not in found:
-                raise PassError(
-                    f"no node, output or operator of the model fits {pattern!r}",
-                    hint="`onnxpress inspect` shows the operators; an earlier pass may have "
-                    "renamed or removed the node",
-                )
 
 
 def _unusable(ranges: dict[ir.Value, Range]) -> dict[ir.Value, str]:

@@ -10,12 +10,13 @@ operators that will be fused (:mod:`.kernels`), and no others:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..graph import is_op
+from ..errors import PassError
+from ..graph import is_op, nodes_of
 from .kernels import (
     INTEGER,
     MOVES_DATA,
@@ -123,3 +124,19 @@ def matches(node: ir.Node, patterns: Iterable[str]) -> Iterator[str]:
     for pattern in patterns:
         if any(name and fnmatchcase(name, pattern) for name in names):
             yield pattern
+
+
+def check_patterns(model: ir.Model, patterns: Sequence[str]) -> None:
+    """Check that each of ``patterns`` fits something in ``model``.
+
+    Raises:
+        PassError: One fits nothing.
+    """
+    found = {pattern for node in nodes_of(model) for pattern in matches(node, patterns)}
+    for pattern in patterns:
+        if pattern not in found:
+            raise PassError(
+                f"no node, output or operator of the model fits {pattern!r}",
+                hint="`onnxpress inspect` shows the operators; an earlier pass may have "
+                "renamed or removed the node",
+            )

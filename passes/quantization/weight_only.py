@@ -12,13 +12,13 @@ import onnx_ir as ir
 from ...backends.errors import UsageError
 from ..base import Array, Context, Contract, Pass, Result
 from ..errors import PassError
-from ..graph import graph_of, nodes_of
+from ..graph import graph_of
 from ..opsets import raise_opset, standard_version
 from .blocks import fit
 from .few_bits import CONTRIB, Coded, Writer
 from .gptq import compensated
 from .grams import with_grams
-from .placement import matches
+from .placement import check_patterns, matches
 from .weight_layers import Layer, find_layers
 
 OPSET = 21
@@ -108,7 +108,7 @@ class QuantizeWeights(Pass):
             method = "mse" if context.data is None else "gptq"
         if method == "gptq" and context.data is None:
             raise PassError("gptq needs calibration samples", hint="give some with --data")
-        self._check_patterns(model)
+        check_patterns(model, (*self.include, *self.exclude))
         contrib = context.target.contrib_operators
         layers = find_layers(model, self._unwanted, contrib=contrib)
         if layers.found and not contrib:
@@ -185,17 +185,6 @@ class QuantizeWeights(Pass):
         if self.include and not any(matches(node, self.include)):
             return "it is not included"
         return ""
-
-    def _check_patterns(self, model: ir.Model) -> None:
-        wanted = (*self.include, *self.exclude)
-        found = {pattern for node in nodes_of(model) for pattern in matches(node, wanted)}
-        for pattern in wanted:
-            if pattern not in found:
-                raise PassError(
-                    f"no node, output or operator of the model fits {pattern!r}",
-                    hint="`onnxpress inspect` shows the operators; an earlier pass may have "
-                    "renamed or removed the node",
-                )
 
 
 def _drop(weight: ir.Value) -> None:
