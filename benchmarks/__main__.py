@@ -24,6 +24,7 @@ from . import (
     layout,
     lossless_suite,
     probes,
+    pruning_suite,
     quantization,
     real_int8,
     rewrites_suite,
@@ -44,6 +45,7 @@ SUITES: dict[str, Callable[..., None]] = {
     "shipped": suites.shipped_suite,
     "ensembles": ensembles_suite.ensembles_suite,
     "quantization": quantization.quantization_suite,
+    "pruning": pruning_suite.pruning_suite,
 }
 run = typer.Typer(help="The same suites, as `run SUITE`.", no_args_is_help=True)
 for name, suite in SUITES.items():
