@@ -21,7 +21,7 @@ STEPS = 7
 """Halvings of the interval of ratios: to a hundredth."""
 
 
-class NotReached(Exception):
+class NotReachedError(Exception):
     """No ratio leaves so few multiply-accumulates."""
 
 
@@ -125,7 +125,7 @@ def _smallest(prune: Callable[[float], None], net: str, macs: float, output: Pat
         if left <= macs:
             found, high = output.read_bytes(), ratio
         elif not step:
-            raise NotReached(f"{left:.2f} of the MACs stay at a ratio of {ratio}")
+            raise NotReachedError(f"{left:.2f} of the MACs stay at a ratio of {ratio}")
         else:
             low = ratio
     output.write_bytes(found)

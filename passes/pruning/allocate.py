@@ -11,10 +11,10 @@ from ..analysis.channel_labels import Labels
 from .importance import Scores
 from .sensitivity import Curve
 from .slice import Mask
-from .work import Work
+from .work import Left, Work
 
-BLOCKS = 6.0
-"""Channels go in whole blocks unless that loses so many times as much as half blocks would."""
+BLOCKS = 2.0
+"""Channels go in whole blocks unless that loses so many times as much as parts of blocks would."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,11 @@ def allocate(groups: Sequence[Ranked], work: Work, budget: float, least: int) ->
     """Masks of the channels that stay, so that ``work`` is at most ``budget`` MACs.
 
     Losses of groups add up in this plan. Time and again channels go where that loses least for
-    each MAC saved. What is left is a multiple of each group's ``step``, or of half of it and so on
-    where the budget cannot be met otherwise, or where whole blocks lose :data:`BLOCKS` times as
-    much. If even the least that may stay is more than the budget, that comes back.
+    what it saves: half of that are the MACs, and half those that kernels do for them, because the
+    half of a block that is left takes as long as the whole. What is left is a multiple of each
+    group's ``step``, or of half of it and so on where the budget cannot be met otherwise, or where
+    whole blocks lose :data:`BLOCKS` times as much. If even the least that may stay is more than the
+    budget, that comes back.
     """
     plans = []
     for halvings in range(max((group.step for group in groups), default=1).bit_length()):
@@ -73,32 +75,41 @@ def _plan(
         for number, group in enumerate(groups)
     ]
     state = _State(groups, work)
-    while state.macs > budget:
+    while state.now.macs > budget:
         best: tuple[float, int, int] | None = None
         for number, own in enumerate(counts):
             for count in own:
                 if count >= state.left[number]:
                     continue
                 saved, lost = state.saves(number, count), state.loses(number, count)
-                if saved > 0 and (best is None or lost / saved < best[0]):
-                    best = (lost / saved, number, count)
+                if saved.macs <= 0:
+                    continue
+                rate = lost / (saved.macs + saved.done)
+                if best is None or rate < best[0]:
+                    best = (rate, number, count)
         if best is None:
             break
         state.set(best[1], best[2])
-    if state.macs <= budget:
+    if state.now.macs <= budget:
         _put_back(state, counts, budget)
-    return state.left, state.macs, state.loss()
+    return state.left, state.now.macs, state.loss()
 
 
 def _put_back(state: _State, counts: Sequence[Sequence[int]], budget: float) -> None:
-    """Use what the last step saved too much: the most telling channels that still fit come back."""
+    """Use what the last step saved too much: the most telling channels that still fit come back.
+
+    More is done for them only within the budget.
+    """
     while True:
         found: tuple[float, int, int] | None = None
         for number, own in enumerate(counts):
             more = [count for count in own if count > state.left[number]]
             for count in more:
                 saved, gained = state.saves(number, count), -state.loses(number, count)
-                if state.macs - saved <= budget and (found is None or gained > found[0]):
+                fits = state.now.macs - saved.macs <= budget and (
+                    saved.done >= 0 or state.now.done - saved.done <= budget
+                )
+                if fits and (found is None or gained > found[0]):
                     found = (gained, number, count)
         if found is None:
             return
@@ -113,17 +124,18 @@ class _State:
         self._groups, self._work = groups, work
         self._masks = [group.mask(len(group.order)) for group in groups]
         self._each = [node.left(self._masks) for node in work.nodes]
-        self.macs = work.sum(self._each)
+        self.now = self._sum(self._each)
 
-    def saves(self, number: int, count: int) -> float:
-        """The MACs that go if ``count`` channels of a group are left; below 0 if some come back."""
+    def saves(self, number: int, count: int) -> Left:
+        """What goes if ``count`` channels of a group are left; below 0 if some come back."""
         before = self._masks[number]
         self._masks[number] = self._groups[number].mask(count)
         each = list(self._each)
         for node in self._work.of_group[number]:
             each[node] = self._work.nodes[node].left(self._masks)
         self._masks[number] = before
-        return self.macs - self._work.sum(each)
+        after = self._sum(each)
+        return Left(self.now.macs - after.macs, self.now.done - after.done)
 
     def loses(self, number: int, count: int) -> float:
         """What that loses."""
@@ -136,9 +148,13 @@ class _State:
         for node in self._work.of_group[number]:
             self._each[node] = self._work.nodes[node].left(self._masks)
         self.left[number] = count
-        self.macs = self._work.sum(self._each)
+        self.now = self._sum(self._each)
 
     def loss(self) -> float:
         """What is lost by all groups."""
         pairs = zip(self._groups, self.left, strict=True)
         return sum(group.curve.at(count) for group, count in pairs)
+
+    def _sum(self, each: Sequence[Left]) -> Left:
+        macs, done = zip(*each, strict=True) if each else ((), ())
+        return Left(self._work.sum(macs), self._work.sum(done))

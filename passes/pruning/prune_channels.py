@@ -184,11 +184,11 @@ class PruneChannels(Pass):
     ) -> list[Mask]:
         """The channels of each free group that stay."""
         groups = [group for group in coupling.groups if not group.frozen]
-        work = work_of(model, sized(model, context.dims), groups)
+        multiple = self.multiple or _channels_at_a_time(context.target)
+        work = work_of(model, sized(model, context.dims), groups, multiple)
         # What functions and subgraphs compute is counted, and stays.
         fixed = before - work.total([np.ones(group.size, dtype=np.bool_) for group in groups])
         budget = math.floor(self.macs * before - fixed)
-        multiple = self.multiple or _channels_at_a_time(context.target)
         steps = [multiple // math.gcd(multiple, _repeats(group)) for group in groups]
         fewest = [np.arange(g.size) < self.min_channels for g in groups]
         least = work.total([m | (not work.of_group[n]) for n, m in enumerate(fewest)])

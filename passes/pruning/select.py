@@ -78,12 +78,12 @@ def _blocks(group: int, scores: Scores, step: int, min_channels: int) -> Iterato
 def _cut(blocks: Sequence[_Block], work: Work, budget: float, sizes: Sequence[int]) -> list[Mask]:
     """Remove ``blocks`` in order until the budget is met, then put back what turns out to fit."""
     masks = [np.ones(size, dtype=np.bool_) for size in sizes]
-    left = [node.left(masks) for node in work.nodes]
+    left = [node.left(masks).macs for node in work.nodes]
 
     def put(block: _Block, stays: bool) -> None:
         masks[block.group][block.channels] = stays
         for number in work.of_group[block.group]:
-            left[number] = work.nodes[number].left(masks)
+            left[number] = work.nodes[number].left(masks).macs
 
     removed: list[_Block] = []
     for block in blocks:

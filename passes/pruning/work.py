@@ -1,11 +1,15 @@
-"""The multiply-accumulates (MACs) of a graph as a function of the channels that stay."""
+"""The multiply-accumulates (MACs) of a graph as a function of the channels that stay.
+
+Two numbers go with every choice: the MACs that are left, and those that a kernel does for them,
+which computes whole blocks of channels however many of a block there are.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +24,13 @@ Path: TypeAlias = tuple[tuple[int, int], ...]
 """The branches that a node lies in, from outside in: which If, and which of its branches."""
 
 
+class Left(NamedTuple):
+    """MACs that are left, and those that are ``done`` for them."""
+
+    macs: float
+    done: float
+
+
 @dataclass(frozen=True)
 class Extent:
     """An axis that a node multiplies over: its size, and per group how often each channel is on it.
@@ -30,26 +41,32 @@ class Extent:
     size: int
     counts: Mapping[int, Labels]
 
-    def left(self, masks: Sequence[Mask]) -> float:
-        """The part of the axis that is left."""
+    def left(self, masks: Sequence[Mask]) -> int:
+        """How many indices of the axis are left."""
         gone = sum(int(count[~masks[group]].sum()) for group, count in self.counts.items())
-        return (self.size - gone) / self.size
+        return self.size - gone
 
 
 @dataclass(frozen=True)
 class NodeWork:
-    """The MACs of one node, proportional to what is left of each of the ``extents``."""
+    """The MACs of one node, proportional to what is left of each of the ``extents``.
+
+    Its kernel takes so many channels at a time as ``block`` says.
+    """
 
     macs: int
     extents: tuple[Extent, ...]
     path: Path = ()
+    block: int = 1
 
-    def left(self, masks: Sequence[Mask]) -> float:
-        """The MACs that are left."""
-        count = float(self.macs)
+    def left(self, masks: Sequence[Mask]) -> Left:
+        """The MACs that are left, and those done in whole blocks."""
+        macs = done = float(self.macs)
         for extent in self.extents:
-            count *= extent.left(masks)
-        return count
+            left = extent.left(masks)
+            macs *= left / extent.size
+            done *= math.ceil(left / self.block) / math.ceil(extent.size / self.block)
+        return Left(macs, done)
 
 
 class Work:
@@ -65,7 +82,7 @@ class Work:
 
     def total(self, masks: Sequence[Mask]) -> float:
         """All MACs that are left."""
-        return self.sum([node.left(masks) for node in self.nodes])
+        return self.sum([node.left(masks).macs for node in self.nodes])
 
     def sum(self, left: Sequence[float]) -> float:
         """The MACs of all nodes together: of the branches of an If the dearer one counts."""
@@ -85,10 +102,13 @@ class Work:
         return totals[()]
 
 
-def work_of(model: ir.Model, sized: ir.Model, groups: Sequence[ChannelGroup]) -> Work:
+def work_of(
+    model: ir.Model, sized: ir.Model, groups: Sequence[ChannelGroup], block: int = 1
+) -> Work:
     """The work of ``model``, of functions apart.
 
-    ``sized`` is a clone of it whose values all have shapes without names.
+    ``sized`` is a clone of it whose values all have shapes without names; convolutions of images
+    take ``block`` channels at a time.
     """
     extents: dict[tuple[ir.Value, int], Extent] = {}
     for number, group in enumerate(groups):
@@ -103,7 +123,7 @@ def work_of(model: ir.Model, sized: ir.Model, groups: Sequence[ChannelGroup]) ->
         for count, places in _products(twin):
             axes = [(node.inputs[index], axis) for index, axis in places]
             own = [extents[place] for place in axes if place in extents]
-            nodes.append(NodeWork(count, tuple(own), path))
+            nodes.append(NodeWork(count, tuple(own), path, block if _is_blocked(twin) else 1))
     return Work(nodes, len(groups))
 
 
@@ -128,6 +148,10 @@ def _products(node: ir.Node) -> list[tuple[int, list[tuple[int, int]]]]:
         own = count * read // (read + kept) if read + kept else 0
         return [(own, [(1, 1), (1, 2)]), (count - own, [(2, 1), (2, 2)])]
     return [(count, _multiplied(node))]
+
+
+def _is_blocked(node: ir.Node) -> bool:
+    return is_op(node, "Conv") and len(_sizes(node.inputs[1])) == 4
 
 
 def _multiplied(node: ir.Node) -> list[tuple[int, int]]:

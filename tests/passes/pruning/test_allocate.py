@@ -77,3 +77,16 @@ def test_the_least_comes_back_where_the_budget_is_less() -> None:
 
     assert mask.sum() == 2
     assert ranked(4, 1).scores().mean() == 1
+
+
+def test_what_kernels_do_in_whole_blocks_counts() -> None:
+    def layer(group: int, block: int) -> NodeWork:
+        return NodeWork(100, (Extent(16, {group: np.ones(16, dtype=np.int64)}),), block=block)
+
+    # Half of a block of 16 is done as a whole; of single channels, half is.
+    work = Work([layer(0, 16), layer(1, 1)], 2)
+    assert work.nodes[0].left([np.arange(16) < 8]) == (50, 100)
+
+    masks = allocate([ranked(16, 1, 8), ranked(16, 1, 8)], work, 150, 2)
+
+    assert [mask.sum() for mask in masks] == [16, 8]

@@ -1,0 +1,60 @@
+"""The suite on pruning: cases, peers that fail, rows that are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import pruning, pruning_peers
+from benchmarks.pruning_suite import Rows
+from onnxpress.backends.errors import UsageError
+
+
+def test_each_net_is_pruned_by_each_method_to_each_fraction() -> None:
+    cases = list(pruning.cases())
+
+    assert len({tuple(case.key.values()) for case in cases}) == len(cases)
+    assert pruning.Case("mnist_cnn_0", 0.25, "l1").arguments("out.onnx") == [
+        *("onnxpress", "prune", "benchmarks/models/mnist_cnn_0.onnx", "-o", "out.onnx"),
+        *("--macs", "0.25", "--criterion", "l1"),
+        *("--data", "benchmarks/data/mnist_calibration_nhwc.npz"),
+    ]
+
+
+def test_a_peer_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pruning_peers.PEERS, "onnxsim", fails)
+
+    row = pruning.measure(pruning.Case("mnist_cnn_0", 0.5, "onnxsim"), limit=60)
+
+    assert row == {
+        "net": "mnist_cnn_0",
+        "asked": 0.5,
+        "method": "onnxsim",
+        "error": "ValueError: it cannot",
+    }
+
+
+def fails(net: str, macs: float, output: Path) -> None:
+    raise ValueError("it cannot")
+
+
+def test_rows_are_kept_and_replaced(tmp_path: Path) -> None:
+    rows = Rows(tmp_path, keep=False)
+    first, second = (case.key for case in list(pruning.cases())[:2])
+    rows.put(second, second | {"top1": 1})
+    rows.put(first, first | {"top1": 2})
+    rows.put(first, first | {"top1": 3})
+
+    again = Rows(tmp_path, keep=True)
+
+    assert [row["top1"] for row in again.rows] == [3, 1]
+    assert again.has(first)
+    assert not again.has(first | {"asked": 0.1})
+
+
+def test_unknown_methods_are_refused() -> None:
+    from benchmarks.pruning_suite import pruning_suite
+
+    with pytest.raises(UsageError, match="there is no 'l7' here"):
+        pruning_suite(methods="l7")
