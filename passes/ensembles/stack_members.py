@@ -157,10 +157,10 @@ class _Run:
                 use.node.replace_input_with(use.idx, new)
         outputs = self.stacker.graph.outputs
         if old.is_graph_output():
+            new.type, new.shape = old.type, old.shape
+            new.name, old.name = old.name, None
             for place, value in enumerate(outputs):
                 if value is old:
-                    new.type, new.shape = old.type, old.shape
-                    new.name, old.name = old.name, None
                     outputs[place] = new
 
     def _meet(self, stacked: Stacked, values: list[ir.Value]) -> None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from ..base import Context, Pass, Result
-from ..graph import nodes_of
+from ..graph import Names, nodes_of, subgraphs_of, values_in
 
 _GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
@@ -54,6 +54,7 @@ class InlineFunctions(Pass):
             if node.op_identifier() not in kept:
                 result.rewrote(node)
         inline.call(model)
+        _name_apart(model.graph, [], Names(model))
         result.details["functions"] = before - len(model.functions)
         return result
 
@@ -67,3 +68,17 @@ def _refusal(function: ir.Function, model: ir.Model) -> str:
     if len(outputs) < len(function.outputs) or not outputs.isdisjoint(function.inputs):
         return "its outputs are not each computed by a node"
     return ""
+
+
+def _name_apart(graph: ir.Graph, outer: list[set[str | None]], names: Names) -> None:
+    """Rename what has, inside ``graph``, the name of a value around it.
+
+    ``InlinePass`` makes names that are new among those of the graph with the call only.
+    """
+    for value in values_in(graph) if outer else ():
+        if any(value.name in scope for scope in outer):
+            value.name = names.fresh(value.name or "value")
+    scopes = [*outer, {value.name for value in values_in(graph)}]
+    for node in graph:
+        for inner in subgraphs_of(node):
+            _name_apart(inner, scopes, names)

@@ -136,15 +136,26 @@ class _Fragment:
 
 
 def _mend(fragment: Sequence[ir.Node], node: ir.Node, version: int, target: int) -> None:
-    """Correct what the converter gets wrong on the way across opset 11."""
+    """Correct what the converter gets wrong on the way across opsets 11 and 13."""
+    if node.op_type == "Resize" and 11 <= version < 13 <= target:
+        for part in fragment:
+            _only_one(part)
     if not version < 11 <= target:
         return
     for part in fragment:
-        if part.op_type == "Resize":
+        if part.op_type == "Pad":
+            part.attributes.pop("value", None)  # it does not matter unless the mode is constant
+        elif part.op_type == "Resize":
             part.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
             part.attributes.add(ir.AttrString("nearest_mode", _rounding(node, version, target)))
         elif part.op_type == "Constant" and node.op_type in {"Clip", "Pad"}:
             _retype(part, node.inputs[0])
+
+
+def _only_one(resize: ir.Node) -> None:
+    """Take the scales from a ``Resize`` with sizes: empty, as they had to be before opset 13."""
+    if len(resize.inputs) > 3 and resize.inputs[3] is not None:
+        resize.replace_input_with(2, None)
 
 
 def _rounding(node: ir.Node, version: int, target: int) -> str:

@@ -122,7 +122,9 @@ def makes(node: ir.Node) -> list[Side] | None:
         bias = constant(node.inputs[2])
         if bias is None or weight is None or bias.size != weight.shape[axis]:
             return None
-        found.append(Side(node, 2, *along(bias.shape.index(bias.size))))
+        if bias.shape[-1:] != (bias.size,):  # one for each row of a Gemm
+            return None
+        found.append(Side(node, 2, *along(bias.ndim - 1)))
     return found
 
 

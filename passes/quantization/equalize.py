@@ -87,7 +87,10 @@ def _pairs(graph: ir.Graph, result: Result) -> list[Pair]:
 def _pair(first: ir.Node, sources: list[Side], result: Result) -> Pair | None:
     """``first`` and the layer behind it, if nothing in between or beside them minds the factors."""
     channels = len(sources[0].largest())
+    # Where the channels lie: along the last axis behind a matrix, along the second behind a Conv,
+    # and several columns for each behind a Flatten.
     matrix = not is_op(first, "Conv")
+    flat = False
     value = first.outputs[0]
     while True:
         uses = value.uses()
@@ -98,7 +101,9 @@ def _pair(first: ir.Node, sources: list[Side], result: Result) -> Pair | None:
             return None
         if index == 0 and (reader := reads(node)) is not None:
             inputs = len(reader.view(reader.array))
-            if inputs % channels or (inputs != channels and matrix):
+            if is_op(node, "Conv") == (matrix or flat):
+                return None
+            if inputs % channels or (inputs != channels and not flat):
                 return None
             return Pair(sources, reader)
         if is_op(node, "Clip") and not _cuts_at_zero(node):
@@ -106,8 +111,9 @@ def _pair(first: ir.Node, sources: list[Side], result: Result) -> Pair | None:
             return None
         if is_op(node, "Add") and matrix and (bias := _bias(node, 1 - index, channels)):
             sources = [*sources, bias]
-        elif index != 0 or not _passes_on(node, matrix=matrix):
+        elif index != 0 or not _passes_on(node, matrix=matrix or flat):
             return None
+        flat |= is_op(node, "Flatten")
         value = node.outputs[0]
 
 

@@ -234,6 +234,18 @@ def test_branches_that_part_go_on_apart() -> None:
     assert operators(model) == {"Conv": 3, "Relu": 1, "Split": 1}
 
 
+def test_a_value_may_be_two_outputs() -> None:
+    body = "a@ = Conv (x, w@) y@ = Sigmoid (a@)"
+    model = branches(body, {"w": (4, 3, 3, 3)}, IMAGE, count=2)
+    model.graph.outputs.append(model.graph.outputs[0])
+    names = [value.name for value in model.graph.outputs]
+
+    stacked(model, IMAGE)
+
+    assert [value.name for value in model.graph.outputs] == names
+    assert operators(model)["Conv"] == 1
+
+
 def test_a_member_of_another_architecture_stays_aside() -> None:
     body = "a@ = Conv (x, w@) r@ = Relu (a@) y@ = Conv (r@, v@)"
     model = branches(body, {"w": (4, 3, 3, 3), "v": (2, 4, 1, 1)}, IMAGE, count=3)

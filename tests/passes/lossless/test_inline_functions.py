@@ -10,6 +10,7 @@ import pytest
 
 from onnxpress.backends.base import Array
 from onnxpress.passes.base import Context, Result
+from onnxpress.passes.graph import graphs_of, values_in
 from onnxpress.passes.lossless.inline_functions import InlineFunctions
 
 Answers = Callable[..., dict[str, Array]]
@@ -78,6 +79,26 @@ def test_inside_branches_and_other_functions(build: Build, answers: Answers) -> 
     inline(model)
     assert kinds(model).count("Exp") == 1
     assert not model.functions
+    np.testing.assert_array_equal(answers(model, x=X)["y"], before)
+
+
+def test_values_inside_branches_keep_names_of_their_own(build: Build, answers: Answers) -> None:
+    """The names inside a body are free in the main graph, until they come there by inlining."""
+    body = """zero = Constant <value = float {0.0}> ()
+      z = local.g (x)
+      m = ReduceMax <keepdims = 0> (z)
+      go = Greater (m, zero)
+      y = If (go) <
+        then_branch = t () => (float[N,2] p) { h = Neg (z) p = Exp (h) },
+        else_branch = e () => (float[N,2] q) { h_1 = Exp (z) h = Neg (h_1) q = Abs (h) }
+      >"""
+    model = build(text(body, "g (a) => (b) { h = Exp (a) b = Neg (h) }"))
+    before = answers(model, x=X)["y"]
+
+    assert inline(model).modified
+
+    names = [value.name for graph in graphs_of(model) for value in values_in(graph)]
+    assert len(set(names)) == len(names)
     np.testing.assert_array_equal(answers(model, x=X)["y"], before)
 
 

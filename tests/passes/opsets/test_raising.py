@@ -29,6 +29,7 @@ OPERATORS = [
     (7, "float", "Squeeze <axes = [0]> (x)"),
     (7, "float", 'Upsample <mode = "linear", scales = [1.0, 1.0, 2.0, 2.0]> (x)'),
     (7, "float", 'Upsample <mode = "nearest", scales = [1.0, 1.0, 2.0, 3.0]> (x)'),
+    (9, "float", 'Pad <mode = "edge", pads = [0, 0, 1, 1, 0, 0, 2, 2], value = 1.5> (x)'),
     (9, "float", "ArgMax <axis = 1> (x)"),
     (9, "float", "DepthToSpace <blocksize = 2> (x)"),
     (9, "float", "TopK <axis = 1, k = 2> (x)"),
@@ -36,6 +37,7 @@ OPERATORS = [
     (10, "float", 'Resize <mode = "linear"> (x, twice)'),
     (10, "float", 'Resize <mode = "nearest"> (x, half)'),
     (10, "float", 'Resize <mode = "nearest"> (x, larger)'),
+    (11, "float", 'Resize <mode = "nearest"> (x, none, none, nine)'),
     (11, "float", "Split <axis = 1> (x)"),
     (12, "float", "LogSoftmax <axis = -1> (x)"),
     (12, "float", "Unsqueeze <axes = [0, 2]> (x)"),
@@ -48,6 +50,8 @@ WEIGHTS: dict[str, Array] = {
     "half": np.array([1, 1, 0.5, 0.4], np.float32),
     "larger": np.array([1, 1, 1.5, 2.7], np.float32),
     "mixed": np.array([1, 1, 0.5, 2], np.float32),
+    "none": np.zeros(0, np.float32),
+    "nine": np.array([1, 4, 9, 12]),
     "twice": np.array([1, 1, 2, 2], np.float32),
 }
 
@@ -86,6 +90,21 @@ def test_an_older_operator_gives_the_same_answers(opset: int, kind: str, node: s
     after = answers(model, feeds)
     for name in outputs:
         np.testing.assert_allclose(after[name], before[name], rtol=1e-6, atol=1e-6)
+
+
+def test_sizes_and_scales_do_not_stand_together() -> None:
+    """Up to opset 12 scales are required, and empty next to sizes; since 13 only one may be there."""
+    text = """<ir_version: 8, opset_import: ["" : 11]>
+    main (float[1,4,6,6] x, float[0] empty, int64[4] wanted) => (float[1,4,a,b] o) {
+        o = Resize <mode = "nearest"> (x, empty, empty, wanted) }"""
+    model = build(text)
+    x = np.random.default_rng(0).normal(size=(1, 4, 6, 6)).astype(np.float32)
+    feeds = {"x": x, "empty": np.zeros(0, np.float32), "wanted": np.array([1, 4, 9, 12])}
+    before = answers(model, feeds)["o"]
+
+    raise_opset(model, 22)
+
+    np.testing.assert_array_equal(answers(model, feeds)["o"], before)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
