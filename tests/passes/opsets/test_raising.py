@@ -93,7 +93,7 @@ def test_an_older_operator_gives_the_same_answers(opset: int, kind: str, node: s
 
 
 def test_sizes_and_scales_do_not_stand_together() -> None:
-    """Up to opset 12 scales are required, and empty next to sizes; since 13 only one may be there."""
+    """Next to sizes scales are empty up to opset 12, and not there at all since 13."""
     text = """<ir_version: 8, opset_import: ["" : 11]>
     main (float[1,4,6,6] x, float[0] empty, int64[4] wanted) => (float[1,4,a,b] o) {
         o = Resize <mode = "nearest"> (x, empty, empty, wanted) }"""
