@@ -86,7 +86,7 @@ class ChannelFlow:
 
     def roots(self, labels: Labels) -> Labels:
         """The labels that stand for ``labels``: equal where they go together."""
-        return np.array([self._sets.root(label) for label in labels.tolist()], dtype=np.int64)
+        return self._sets.roots(labels)
 
     def read(self, node: ir.Node, index: int, axis: int) -> Labels | None:
         """The labels along ``axis`` of input ``index``, which the rule herewith accounts for."""
@@ -176,9 +176,12 @@ class ChannelFlow:
         for (value, axis), labels in self._labels.items():
             yield value, axis, self.roots(labels)
 
-    def frozen(self, label: int) -> str:
-        """Why ``label`` must not be removed; empty if it may."""
-        return self._sets.frozen(label)
+    def frozen(self, labels: Labels) -> tuple[Labels, list[str]]:
+        """Why ``labels`` must not be removed: a number for each, and the reasons by number.
+
+        The first of these is empty, for what may be removed.
+        """
+        return self._sets.frozen(labels), self._sets.reasons()
 
     def _freeze_what_is_not_accounted_for(self) -> None:
         places = [(value, axis, labels) for (value, axis), labels in self._labels.items()]

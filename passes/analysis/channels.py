@@ -100,24 +100,54 @@ def channel_groups(model: ir.Model, rules: Mapping[OpId, Rule]) -> Coupling:
 
 def _groups(flow: ChannelFlow) -> Iterator[ChannelGroup]:
     places = list(flow.places())
+    if not places:
+        return
+    roots, firsts = np.unique(np.concatenate([one[2] for one in places]), return_index=True)
+    roots = roots[np.argsort(firsts)]
+    number = np.empty(roots.max() + 1, np.int64)
+    number[roots] = np.arange(len(roots))
+    axes = [number[labels] for _, _, labels in places]
+    frozen, reasons = flow.frozen(roots)
+    group = _divided(frozen, axes)
+    channel = _counted(group)
+    size = np.bincount(group)
     homes: dict[int, list[int]] = {}
-    for number, (_, _, labels) in enumerate(places):
-        for root in dict.fromkeys(labels.tolist()):
-            homes.setdefault(root, []).append(number)
-    together: dict[tuple[tuple[int, ...], str], dict[int, int]] = {}
-    for root, numbers in homes.items():
-        known = together.setdefault((tuple(numbers), flow.frozen(root)), {})
-        known[root] = len(known)
-    for (axes, frozen), known in together.items():
-        members = tuple(_member(*places[at], known) for at in axes)
-        if any(is_constant(member.value) for member in members):
-            yield ChannelGroup(_name(members), len(known), members, frozen)
+    for at, labels in enumerate(axes):
+        for one in np.unique(group[labels]).tolist():
+            homes.setdefault(one, []).append(at)
+    _, firsts = np.unique(group, return_index=True)
+    for first in np.sort(firsts).tolist():
+        kind = int(group[first])
+        if any(is_constant(places[at][0]) for at in homes[kind]):
+            members = []
+            for at in homes[kind]:
+                value, axis, labels = places[at]
+                positions = np.flatnonzero(group[axes[at]] == kind)
+                channels = channel[axes[at][positions]]
+                members.append(Member(value, axis, len(labels), positions, channels))
+            because = reasons[frozen[first]]
+            yield ChannelGroup(_name(members), int(size[kind]), tuple(members), because)
 
 
-def _member(value: ir.Value, axis: int, labels: Labels, known: Mapping[int, int]) -> Member:
-    pairs = [(at, known[root]) for at, root in enumerate(labels.tolist()) if root in known]
-    positions, channels = np.array(pairs, dtype=np.int64).T
-    return Member(value, axis, len(labels), positions, channels)
+def _divided(start: Labels, axes: Sequence[Labels]) -> Labels:
+    """A number for each label: the same for those of one number in ``start`` on the same axes."""
+    _, group = np.unique(start, return_inverse=True)
+    count = len(group)
+    for labels in axes:
+        here = np.unique(labels)
+        before, within = np.unique(group[here], return_inverse=True)
+        group[here] = count + within
+        count += len(before)
+    return group
+
+
+def _counted(group: Labels) -> Labels:
+    """For each label, how many before it have the same number in ``group``."""
+    order = np.argsort(group, kind="stable")
+    _, firsts, sizes = np.unique(group[order], return_index=True, return_counts=True)
+    counted = np.empty_like(group)
+    counted[order] = np.arange(len(group)) - np.repeat(firsts, sizes)
+    return counted
 
 
 def _name(members: Sequence[Member]) -> str:
