@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -28,12 +29,17 @@ class KnownDims:
     """
 
     def __init__(self, model: ir.Model) -> None:
-        self._inferred: dict[ir.Value, Dims] = {
-            value: tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
-            for value, shape in inferred_shapes(model).items()
-        }
+        self._model = model
         self._facts = Facts(model)
         self._follow(model.graph)
+
+    @cached_property
+    def _inferred(self) -> dict[ir.Value, Dims]:
+        """What ``onnx.shape_inference`` finds; most models never need it."""
+        return {
+            value: tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
+            for value, shape in inferred_shapes(self._model).items()
+        }
 
     def dims(self, value: ir.Value) -> Dims | None:
         """The sizes of ``value``; ``None`` if not even its rank is known."""
