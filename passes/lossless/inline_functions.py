@@ -75,7 +75,7 @@ def _name_apart(graph: ir.Graph, outer: list[set[str | None]], names: Names) -> 
 
     ``InlinePass`` makes names that are new among those of the graph with the call only.
     """
-    for value in values_in(graph) if outer else ():
+    for value in list(values_in(graph)) if outer else ():
         if any(value.name in scope for scope in outer):
             value.name = names.fresh(value.name or "value")
     scopes = [*outer, {value.name for value in values_in(graph)}]

@@ -36,15 +36,15 @@ _FAILURES = (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError, 
 class SimplifyWithOnnxsim(Pass):
     """Run ``onnxsim.simplify`` and take its result over, where it may run and where it helps.
 
-    onnxsim folds constants, infers shapes and applies onnxoptimizer's and its own rules until
-    nothing changes. It does not say which; what the pass reports as rewritten is the whole model.
+    onnxsim infers shapes and applies onnxoptimizer's and its own rules until nothing changes. It
+    does not say which; what the pass reports as rewritten is the whole model. Constants are left to
+    ``fold-constants``, which knows what is worth storing.
     Its result is declined where it changes the inputs or outputs, has more nodes than before, or
     stores more bytes of weights than ``max_growth`` allows. It fails on some real models with
     ``If``; then the model stays as it is, and the failure is the reason in the report.
 
     Attributes:
-        max_growth: The number of bytes that weights may grow by, in all and for one tensor that
-            onnxsim evaluates.
+        max_growth: The number of bytes that weights may grow by.
     """
 
     name: ClassVar[str] = "simplify-with-onnxsim"
@@ -69,8 +69,8 @@ class SimplifyWithOnnxsim(Pass):
             before = _without_weights(model, weights)
             # An older version wants constants to be inputs, where reading a model took them out.
             before.ir_version = max(before.ir_version, 4)
-            after = _simplified(_without_claims(before), self.max_growth)
-            if _same_graph(before.graph, after.graph):
+            after = _simplified(_without_claims(before))
+            if _Comparison().same_graph(before.graph, after.graph):
                 return result
             simpler = from_proto(after)
             _give_back(simpler, weights)
@@ -169,13 +169,13 @@ def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _simplified(proto: onnx.ModelProto, max_growth: int) -> onnx.ModelProto:
+def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     import onnxsim
 
     with _silence():
         simpler, _ = onnxsim.simplify(
             proto,
-            tensor_size_threshold=f"{max_growth}B",
+            skip_constant_folding=True,
             import_custom_schemas=False,
         )
     found: onnx.ModelProto = simpler
@@ -200,38 +200,55 @@ def _silence() -> Iterator[None]:
             os.close(copy)
 
 
-def _same_graph(before: onnx.GraphProto, after: onnx.GraphProto) -> bool:
-    """Whether nothing changed but names of nodes, types and shapes that were inferred, and order.
+class _Comparison:
+    """Whether onnxsim changed a graph by more than what does not matter.
 
-    onnxsim moves nodes that do not depend on each other about, in each run to another place.
+    That is names of nodes, types and shapes that were inferred, and order: onnxsim moves nodes that
+    do not depend on each other about, in each run to another place. And which of equal small
+    constants is read: ``cleanup`` merges those that gain by it.
     """
-    for old, new in ((before.input, after.input), (before.output, after.output)):
-        if [value.name for value in old] != [value.name for value in new]:
+
+    def __init__(self) -> None:
+        self._before: dict[str, onnx.TensorProto] = {}
+        self._after: dict[str, onnx.TensorProto] = {}
+
+    def same_graph(self, before: onnx.GraphProto, after: onnx.GraphProto) -> bool:
+        for old, new in ((before.input, after.input), (before.output, after.output)):
+            if [value.name for value in old] != [value.name for value in new]:
+                return False
+        self._before.update((tensor.name, tensor) for tensor in before.initializer)
+        self._after.update((tensor.name, tensor) for tensor in after.initializer)
+        nodes = {tuple(node.output): node for node in after.node}
+        return len(before.node) == len(nodes) and all(
+            self._same_node(node, nodes.get(tuple(node.output))) for node in before.node
+        )
+
+    def _same_node(self, before: onnx.NodeProto, after: onnx.NodeProto | None) -> bool:
+        if after is None or (before.op_type, before.domain) != (after.op_type, after.domain):
             return False
-    nodes = {tuple(node.output): node for node in after.node}
-    weights = {tensor.name: tensor for tensor in after.initializer}
-    return (
-        len(before.node) == len(nodes)
-        and {tensor.name: tensor for tensor in before.initializer} == weights
-        and all(_same_node(node, nodes.get(tuple(node.output))) for node in before.node)
-    )
+        attributes = {attribute.name: attribute for attribute in after.attribute}
+        return (
+            len(before.input) == len(after.input)
+            and all(map(self._same_input, before.input, after.input))
+            and len(before.attribute) == len(attributes)
+            and all(self._same_attribute(one, attributes.get(one.name)) for one in before.attribute)
+        )
 
+    def _same_input(self, before: str, after: str) -> bool:
+        old, new = self._before.get(before), self._after.get(after)
+        if old is None or new is None:
+            return before == after and old is new
+        return old == new or (
+            (old.data_type, old.dims) == (new.data_type, new.dims)
+            and ir.from_proto(old).tobytes() == ir.from_proto(new).tobytes()
+        )
 
-def _same_node(before: onnx.NodeProto, after: onnx.NodeProto | None) -> bool:
-    if after is None or (before.op_type, before.domain) != (after.op_type, after.domain):
-        return False
-    attributes = {attribute.name: attribute for attribute in after.attribute}
-    return (
-        before.input == after.input
-        and len(before.attribute) == len(attributes)
-        and all(_same_attribute(one, attributes.get(one.name)) for one in before.attribute)
-    )
-
-
-def _same_attribute(before: onnx.AttributeProto, after: onnx.AttributeProto | None) -> bool:
-    if after is not None and before.HasField("g") and after.HasField("g"):
-        return _same_graph(before.g, after.g)
-    return before == after
+    def _same_attribute(
+        self, before: onnx.AttributeProto, after: onnx.AttributeProto | None
+    ) -> bool:
+        if after is not None and before.HasField("g") and after.HasField("g"):
+            return self.same_graph(before.g, after.g)
+        return before == after
 
 
 def _take_over(model: ir.Model, simpler: ir.Model) -> None:

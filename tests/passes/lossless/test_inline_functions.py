@@ -89,7 +89,7 @@ def test_values_inside_branches_keep_names_of_their_own(build: Build, answers: A
       m = ReduceMax <keepdims = 0> (z)
       go = Greater (m, zero)
       y = If (go) <
-        then_branch = t () => (float[N,2] p) { h = Neg (z) p = Exp (h) },
+        then_branch = t () => (float[N,2] p) <float h = {2.0}> { p = Mul (z, h) },
         else_branch = e () => (float[N,2] q) { h_1 = Exp (z) h = Neg (h_1) q = Abs (h) }
       >"""
     model = build(text(body, "g (a) => (b) { h = Exp (a) b = Neg (h) }"))
