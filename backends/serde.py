@@ -117,8 +117,21 @@ def subgraphs_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
                 yield from subgraphs_of(graph.node)
 
 
-def tensor_of(proto: onnx.TensorProto, data: Array) -> ir.TensorProtocol:
-    """The tensor that ``proto`` describes, over ``data``: its bytes as a ``uint8`` vector.
+class _TensorOfBytes(ir.Tensor[Array]):
+    """A tensor over bytes, which it gives back as they are instead of copying them."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, held: bytes, array: Array, *args: Any, **options: Any) -> None:
+        super().__init__(array, *args, **options)
+        self._held = held
+
+    def tobytes(self) -> bytes:
+        return self._held
+
+
+def tensor_of(proto: onnx.TensorProto, data: Array | bytes) -> ir.TensorProtocol:
+    """The tensor that ``proto`` describes, over ``data``: its bytes, maybe as a ``uint8`` vector.
 
     The bytes are not copied.
 
@@ -133,14 +146,18 @@ def tensor_of(proto: onnx.TensorProto, data: Array) -> ir.TensorProtocol:
         "metadata_props": {entry.key: entry.value for entry in proto.metadata_props} or None,
     }
     size = math.ceil(math.prod(proto.dims) * dtype.bitwidth / 8)
-    if size != data.nbytes:
+    array = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
+    if size != array.nbytes:
         raise ModelError(
             f"the tensor {proto.name!r} of shape {list(proto.dims)} and type {dtype.name} takes "
-            f"{size} bytes and has {data.nbytes}",
+            f"{size} bytes and has {array.nbytes}",
         )
     if dtype.bitwidth < 8:
-        return ir.PackedTensor(data, dtype, shape=shape, **common)
-    return ir.Tensor(data.view(dtype.numpy()).reshape(proto.dims), dtype, shape=shape, **common)
+        return ir.PackedTensor(array, dtype, shape=shape, **common)
+    array = array.view(dtype.numpy()).reshape(proto.dims)
+    if isinstance(data, bytes):
+        return _TensorOfBytes(data, array, dtype, shape=shape, **common)
+    return ir.Tensor(array, dtype, shape=shape, **common)
 
 
 def _owned(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
@@ -156,7 +173,7 @@ def _owned(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
         data = proto.raw_data
         if len(data) < 256 and not proto.metadata_props:
             return tensor
-        return tensor_of(proto, np.frombuffer(data, np.uint8))
+        return tensor_of(proto, data)
     return ir.Tensor(
         tensor.numpy(),
         tensor.dtype,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from ...backends.base import Array
 from ...backends.errors import ModelError
@@ -80,9 +80,7 @@ def load_proto(proto: onnx.ModelProto) -> ir.Model:
         ModelError: ``proto`` is no model that can be used, or refers to external data, which only
             a file can: where it lies is where its data lies.
     """
-    own = onnx.ModelProto()
-    own.CopyFrom(proto)
-    large = _taken_out(own)
+    own, large = _copied(proto)
     findings = check_proto(own, {index: len(data) for index, data in large.items()})
     if findings.external:
         raise ModelError(
@@ -93,7 +91,7 @@ def load_proto(proto: onnx.ModelProto) -> ir.Model:
     heads = {index: own.graph.initializer[index] for index in large}
     model = from_proto(own)
     for index, data in large.items():
-        weight = tensor_of(heads[index], np.frombuffer(data, np.uint8))
+        weight = tensor_of(heads[index], data)
         model.graph.initializers[heads[index].name].const_value = weight
     if findings.unsorted:
         _sort(model)
@@ -101,17 +99,42 @@ def load_proto(proto: onnx.ModelProto) -> ir.Model:
     return model
 
 
-def _taken_out(proto: onnx.ModelProto) -> dict[int, bytes]:
-    """The raw data of large initializers, by number, which ``proto`` has no more.
+def _copied(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[int, bytes]]:
+    """A copy of ``proto`` without the raw data of large initializers, and this data by number.
 
-    Every look at such a field copies it.
+    Every look at such a field copies it, so that each is looked at once.
     """
-    large = {}
+    own, large = onnx.ModelProto(), {}
+    _copy_fields(proto, own, {"graph"})
+    if proto.HasField("graph"):
+        own.graph.SetInParent()
+        _copy_fields(proto.graph, own.graph, {"initializer"})
     for index, tensor in enumerate(proto.graph.initializer):
+        copy = own.graph.initializer.add()
         if tensor.HasField("raw_data") and tensor.ByteSize() >= _CUT_MINIMUM:
             large[index] = tensor.raw_data
-            tensor.ClearField("raw_data")
-    return large
+            _copy_fields(tensor, copy, {"raw_data"})
+        else:
+            copy.CopyFrom(tensor)
+    return own, large
+
+
+def _copy_fields(source: Message, copy: Message, left_out: set[str]) -> None:
+    for name in (field.name for field in source.DESCRIPTOR.fields if field.name not in left_out):
+        value = getattr(source, name)
+        if isinstance(value, (str, bytes, int, float)):
+            if source.HasField(name):
+                setattr(copy, name, value)
+        elif isinstance(value, Message):
+            if source.HasField(name):
+                getattr(copy, name).CopyFrom(value)
+        else:
+            repeated = getattr(copy, name)
+            for one in value:
+                if isinstance(one, Message):
+                    repeated.add().CopyFrom(one)
+                else:
+                    repeated.append(one)
 
 
 def warnings_of(model: ir.Model) -> list[str]:

@@ -240,7 +240,8 @@ class _Comparison:
             return before == after and old is new
         return old == new or (
             (old.data_type, old.dims) == (new.data_type, new.dims)
-            and ir.from_proto(old).tobytes() == ir.from_proto(new).tobytes()
+            and ir.serde.deserialize_tensor(old).tobytes()
+            == ir.serde.deserialize_tensor(new).tobytes()
         )
 
     def _same_attribute(
