@@ -22,15 +22,19 @@ of sessions can know: in 55 such comparisons (nets of 0.06 to 0.4 ms, one and tw
 standard deviation was 0.4% and the largest difference 1.1%. By this rule none of 91 came out as a
 difference, 36 of them on two cores at a load average of five."""
 
-_ROUNDS: Final = 40
+_ROUNDS: Final = 100
 """Turns that each model gets within the time budget, if its runs are short enough."""
 _MIN_ROUNDS: Final = 7
+_PATIENCE: Final = 3
+"""How many times as long as asked for a measurement may take to narrow its intervals."""
 _MOST_PER_TURN: Final = 500
 _SETTLE_MS: Final = 20.0
 """Models that run shorter than this get one run untimed at the start of each turn: caches and
 thread pools are then its own again (4% on the first of ten runs of a 60 microsecond model)."""
 _RESAMPLES: Final = 2000
 _KEPT_PER_TURN: Final = 31
+_LEAST_OF_HALF: Final = 5
+"""Rounds of which each half of a measurement has to have this many for its drift to be told."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,11 @@ class Speedup:
     disturbs the machine for longer than a turn disturbs both, and blocks of neighbouring rounds
     keep what lasts longer than a round together. The verdict is ``faster`` or ``slower`` only
     where the whole interval is beyond one by :data:`EFFECT`.
+
+    ``drift`` is the speedup in the later half of the rounds over that in the earlier half, where
+    the intervals of both lie apart by more than :data:`EFFECT`, and else 1. Blocks are too short
+    for what changes once in a measurement, such as a clock rate, so ``ci95`` then spans the
+    speedups of both halves as well.
     """
 
     baseline: str
@@ -60,6 +69,7 @@ class Speedup:
     speedup: float
     ci95: tuple[float, float]
     verdict: Verdict
+    drift: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,13 +94,21 @@ class Timings:
         """How much faster than model ``baseline`` model ``candidate`` is."""
         before, after = self.turns[baseline], self.turns[candidate]
         low, high = _interval(before, after, self.seed)
+        halves = _drifted(before, after, self.seed)
+        low, high = min(low, *halves), max(high, *halves)
         return Speedup(
             baseline=self.names[baseline],
             candidate=self.names[candidate],
-            speedup=float(np.median(before) / np.median(after)),
+            speedup=_ratio(before, after),
             ci95=(low, high),
             verdict=_verdict(low, high),
+            drift=halves[1] / halves[0],
         )
+
+    @property
+    def width(self) -> float:
+        """How far the widest interval of :attr:`pairs` spans, as a share of the speedup."""
+        return max((pair.ci95[1] / pair.ci95[0] - 1 for pair in self.pairs), default=0.0)
 
 
 @runtime_checkable
@@ -108,6 +126,7 @@ def compare_latency(
     *,
     seconds: float = 5.0,
     warmup: float = 0.5,
+    width: float | None = None,
     seed: int = 0,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Timings:
@@ -115,9 +134,13 @@ def compare_latency(
 
     Every model warms up for ``warmup`` seconds. Then come rounds: in each, every model has one
     turn of several runs, in an order that reverses from round to round (ABBA) so that a steady
-    drift falls on all alike. The turns are as long as lets about 40 rounds fit into ``seconds``;
+    drift falls on all alike. The turns are as long as lets about 100 rounds fit into ``seconds``;
     slow models get at least 7 rounds, however long these take. Python's garbage collector is off
-    meanwhile. When to stop does not depend on what was measured, which would bias the interval.
+    meanwhile.
+
+    With ``width``, rounds go on until the widest interval is narrower than that, but for at most
+    three times ``seconds``. That depends on how wide an interval is and not on where it lies,
+    which would bias it.
 
     Args:
         runs: One callable per model, such as :meth:`~.ort.OrtSession.bind` returns. What is an
@@ -125,6 +148,7 @@ def compare_latency(
         names: What to call the models; their position by default.
         seconds: The time for all timed runs together.
         warmup: The time for each model to warm up.
+        width: The share of the speedup that its interval may span without more rounds.
         seed: Seeds the bootstrap.
         clock: Nanoseconds of a monotonic clock.
     """
@@ -135,13 +159,19 @@ def compare_latency(
         counts = [int(min(max(turn_ns / ns, 1), _MOST_PER_TURN)) for ns in typical]
         turns: list[list[list[float]]] = [[] for _ in runs]
         start, order = clock(), list(range(len(runs)))
-        while len(turns[0]) < _MIN_ROUNDS or clock() - start < seconds * 1e9:
+        until = start + seconds * 1e9
+        while True:
+            if len(turns[0]) >= _MIN_ROUNDS and clock() >= until:
+                so_far = Timings(labels, tuple(map(np.array, turns)), seed)
+                late = clock() >= start + _PATIENCE * seconds * 1e9
+                if late or width is None or so_far.width <= width:
+                    return so_far
+                until = clock() + seconds * 1e9 / 2
             for index in order:
                 if typical[index] < _SETTLE_MS * 1e6:
                     runs[index]()
                 turns[index].append(_turn(runs[index], counts[index], clock))
             order.reverse()
-    return Timings(labels, tuple(np.array(rounds) for rounds in turns), seed)
 
 
 def _warm_up(run: Callable[[], object], seconds: float, clock: Callable[[], int]) -> float:
@@ -193,6 +223,22 @@ def _interval(before: Array, after: Array, seed: int) -> tuple[float, float]:
     ratios = _medians(before, picked) / _medians(after, picked)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _drifted(before: Array, after: Array, seed: int) -> tuple[float, float]:
+    """The speedups of the earlier and the later half if they differ, else the whole's twice."""
+    whole, middle = _ratio(before, after), len(before) // 2
+    parts = slice(None, middle), slice(middle, None)
+    early, late = (_ratio(before[part], after[part]) for part in parts)
+    if middle < _LEAST_OF_HALF or max(early, late) < min(early, late) * (1 + EFFECT):
+        return whole, whole
+    first, second = (_interval(before[part], after[part], seed) for part in parts)
+    apart = max(first[0], second[0]) > min(first[1], second[1]) * (1 + EFFECT)
+    return (early, late) if apart else (whole, whole)
+
+
+def _ratio(before: Array, after: Array) -> float:
+    return float(np.median(before) / np.median(after))
 
 
 def _medians(turns: Array, picked: Array) -> Array:

@@ -21,6 +21,7 @@ from . import (
     ensembles_suite,
     forecast,
     fuzz_suite,
+    harness_suite,
     layout,
     lossless_suite,
     probes,
@@ -46,6 +47,7 @@ SUITES: dict[str, Callable[..., None]] = {
     "ensembles": ensembles_suite.ensembles_suite,
     "quantization": quantization.quantization_suite,
     "pruning": pruning_suite.pruning_suite,
+    "harness": harness_suite.harness_suite,
 }
 run = typer.Typer(help="The same suites, as `run SUITE`.", no_args_is_help=True)
 for name, suite in SUITES.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import onnxpress
-from onnxpress.compiler.latency import latency_before_and_after
+from onnxpress.compiler.latency import WIDTH, latency_before_and_after
 
 from . import agreement, peers
 from .apart import CallError, apart
@@ -55,7 +55,9 @@ def _measure(name: str, level: int, cache: Path | None, budget: float | None) ->
     if report.verified["status"] != "ok":
         verified, reason = report.verified["status"], report.verified["reason"]
     feeds = model.feeds()[0]
-    latency = latency_before_and_after(original, outcome.model, feeds, threads=1, seconds=8)
+    latency = latency_before_and_after(
+        original, outcome.model, feeds, threads=1, seconds=8, width=WIDTH
+    )
     return {
         "nodes": report.nodes,
         "bytes": report.bytes,

@@ -17,7 +17,7 @@ import onnx
 
 import onnxpress
 from onnxpress.backends.errors import OnnxpressError
-from onnxpress.compiler.latency import latency_before_and_after
+from onnxpress.compiler.latency import WIDTH, latency_before_and_after
 
 from . import agreement
 from .apart import CallError, apart
@@ -125,7 +125,9 @@ def _measure(name: str, peer: str, cache: Path | None, timed: bool) -> dict[str,
     found["answers"], found["reason"] = agreement.verdict(checked)
     if timed and found["answers"] == "ok":
         feeds = model.feeds()[0]
-        found["latency"] = latency_before_and_after(original, after, feeds, threads=1, seconds=8)
+        found["latency"] = latency_before_and_after(
+            original, after, feeds, threads=1, seconds=8, width=WIDTH
+        )
     return found
 
 

@@ -20,7 +20,7 @@ from ..backends.ort import BoundRun, check_provider, session_of, specs_of
 from ..backends.profile import OperatorTime, profile
 from ..backends.remote import RemoteSession
 from ..backends.timing import Latency, Speedup, compare_latency
-from .latency import timing_feeds
+from .latency import WIDTH, timing_feeds
 from .model_io import load
 from .model_io.formats import detect
 from .session_file import read_session, session_path
@@ -136,7 +136,9 @@ def bench(
     with ExitStack() as stack:
         apart = len(rows) > len(sources)
         runs = [stack.enter_context(row.apart(feeds)) if apart else row.run(feeds) for row in rows]
-        timings = compare_latency(runs, [row.name for row in rows], seconds=seconds, seed=seed)
+        timings = compare_latency(
+            runs, [row.name for row in rows], seconds=seconds, width=WIDTH, seed=seed
+        )
     del runs
     measured = []
     for index, (row, latency) in enumerate(zip(rows, timings.latencies, strict=True)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Final
 
 import onnx_ir as ir
 
@@ -17,7 +17,9 @@ from ..backends.search import find_cases
 from ..backends.timing import compare_latency
 from ..passes.analysis.cost import weight_bytes
 
-LARGE = 1 << 30
+WIDTH: Final = 0.03
+"""What an interval may span of the speedup: more than twice of what counts as a difference."""
+LARGE: Final = 1 << 30
 """Bytes of weights above which sessions keep them as they are: both models are loaded at once, and
 a default session holds a second, packed copy of every matrix."""
 
@@ -94,20 +96,25 @@ def latency_before_and_after(
     provider: Provider = "cpu",
     threads: int = 0,
     seconds: float = 4.0,
+    width: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Time both models interleaved in default sessions; JSON-ready, keys as in the reports.
 
+    ``width`` is as :func:`~..backends.timing.compare_latency` takes it.
+
     Returns:
         ``status`` is ``measured``, with ``before`` and ``after`` (:class:`~..backends.timing.
-        Latency`), ``speedup``, ``ci95``, ``verdict``, ``threads`` and ``prepacking``, which is
-        false for weights above :data:`LARGE`; or ``not-measured``, with ``reason``.
+        Latency`), ``speedup``, ``ci95``, ``verdict``, ``drift``, ``threads`` and ``prepacking``,
+        which is false for weights above :data:`LARGE`; or ``not-measured``, with ``reason``.
     """
     prepacking = max(weight_bytes(before), weight_bytes(after)) <= LARGE
     config = SessionConfig(provider=provider, threads=threads, prepacking=prepacking)
     try:
         runs = [session_of(model, config).bind(feeds) for model in (before, after)]
-        timings = compare_latency(runs, ("before", "after"), seconds=seconds, seed=seed)
+        timings = compare_latency(
+            runs, ("before", "after"), seconds=seconds, width=width, seed=seed
+        )
     except BackendError as error:
         return {"status": "not-measured", "reason": error.message}
     first, second = timings.latencies
@@ -119,6 +126,7 @@ def latency_before_and_after(
         "speedup": pair.speedup,
         "ci95": list(pair.ci95),
         "verdict": pair.verdict,
+        "drift": pair.drift,
         "threads": threads,
         "prepacking": prepacking,
     }
