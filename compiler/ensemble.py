@@ -12,8 +12,10 @@ from ..backends.base import Array
 from ..backends.data import open_data
 from ..backends.errors import DataError, UsageError
 from ..backends.ort import session_of, specs_of
-from ..passes.ensembles.combine import Combine
+from ..passes.ensembles.combine import FITTED, Combine
+from ..passes.ensembles.combiners import Linear
 from ..passes.ensembles.fit import fit_stack, fit_weights, targets_of
+from ..passes.ensembles.logistic import Logistic, fit_logistic
 from ..passes.ensembles.merge import MergeResult, merge
 from .records import Progress, silent
 
@@ -32,7 +34,7 @@ def merge_models(
     inputs: Mapping[str, Mapping[str, str]] | None = None,
     progress: Progress = silent,
 ) -> MergeResult:
-    """Merge ``models``; ``stack``, and ``weighted`` without weights, are fitted first.
+    """Merge ``models``, and fit first what is fitted: ``stack``, ``logistic``, weights not given.
 
     Args:
         models: The members; they stay as they are.
@@ -51,9 +53,9 @@ def merge_models(
         ModelError: A member is not valid.
         DataError: The data or the labels do not fit the members.
     """
-    linear = None
+    linear: Linear | Logistic | None = None
     note: list[str] = []
-    if combine == "stack" or (combine == "weighted" and weights is None):
+    if combine in FITTED or (combine == "weighted" and weights is None):
         if data is None or labels is None:
             raise UsageError(
                 f"{combine!r} is fitted to samples and what they should be answered",
@@ -65,6 +67,8 @@ def merge_models(
         targets = targets_of(read_labels(labels), answers[0])
         if combine == "stack":
             linear = fit_stack(answers, targets)
+        elif combine == "logistic":
+            linear = fit_logistic(answers, targets)
         else:
             weights = fit_weights(answers, targets)
             listed = ", ".join(f"{n} {w:.3f}" for n, w in zip(names, weights, strict=True))

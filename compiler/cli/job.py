@@ -18,6 +18,7 @@ Combine: TypeAlias = Literal[
     "max",
     "median",
     "stack",
+    "logistic",
     "none",
     "soup",
 ]

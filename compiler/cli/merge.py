@@ -25,8 +25,8 @@ def merge(
             "--combine",
             metavar="HOW",
             help="How the models' answers become one: mean (default), weighted, vote, "
-            "softmax-mean, geometric, max, median, stack; none, which keeps them all; or soup, "
-            "which averages weights instead.",
+            "softmax-mean, geometric, max, median, stack, logistic; none, which keeps them all; "
+            "or soup, which averages weights instead.",
             rich_help_panel=common.REWRITING,
         ),
     ] = "mean",
@@ -45,7 +45,7 @@ def merge(
             "--labels",
             metavar="FILE.npy",
             help="What the samples of --data should be answered: class numbers, or answers. "
-            "For stack, and for weighted without --weights.",
+            "For stack, logistic, and for weighted without --weights.",
             rich_help_panel=common.REWRITING,
         ),
     ] = None,

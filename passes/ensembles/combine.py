@@ -20,6 +20,7 @@ Combine: TypeAlias = Literal[
     "max",
     "median",
     "stack",
+    "logistic",
     "none",
 ]
 
@@ -33,6 +34,7 @@ LEAST_OPSET: Final[dict[Combine, int]] = {
     "max": 8,
     "median": 13,
     "stack": 7,
+    "logistic": 13,
     "none": 7,
 }
 """The first version of the standard domain in which each combiner can be written."""
@@ -40,8 +42,11 @@ LEAST_OPSET: Final[dict[Combine, int]] = {
 UNCERTAINTY_OPSET: Final = 13
 """The first version in which the variance and the disagreement can be written."""
 
-ALONG_CLASSES: Final[frozenset[Combine]] = frozenset({"vote", "softmax-mean", "stack"})
+ALONG_CLASSES: Final[frozenset[Combine]] = frozenset({"vote", "softmax-mean", "stack", "logistic"})
 """The combiners that need a last axis of classes."""
+
+FITTED: Final[frozenset[Combine]] = frozenset({"stack", "logistic"})
+"""The combiners that are nothing before they are fitted to data."""
 
 FLOATS = {
     ir.DataType.FLOAT: ir.DataType.FLOAT,
@@ -92,7 +97,7 @@ def _unfit(value: ir.Value, first: ir.Value, combine: Combine) -> str:
         return f"the first member's is {described(first)}"
     if combine in ALONG_CLASSES and not has_classes(value):
         return "it has no class axis along which to do so"
-    if combine == "stack" and not isinstance(value.shape[-1], int):
+    if combine in FITTED and not isinstance(value.shape[-1], int):
         return "the length of its last axis is not fixed"
     return ""
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ..base import Array
 from .combine import FLOATS, Combine, has_classes
+from .logistic import LEAST, Logistic
 from .members import unused
 
 
@@ -30,7 +31,7 @@ def add_combiner(
     name: str,
     scope: str,
     weights: Sequence[float] | None = None,
-    linear: Linear | None = None,
+    linear: Linear | Logistic | None = None,
 ) -> ir.Value:
     """Append nodes that combine ``values`` to one value called ``name``.
 
@@ -43,7 +44,7 @@ def add_combiner(
         name: The name of the result.
         scope: Goes before the names of new nodes, values and initializers, with a ``/``.
         weights: One for each value, with sum 1, for ``weighted``.
-        linear: For ``stack``.
+        linear: For ``stack`` and ``logistic``.
     """
     writer = _Writer(graph, f"{scope}/{name}", values)
     rules: dict[str, Callable[[], ir.Value]] = {
@@ -57,7 +58,10 @@ def add_combiner(
         "max": lambda: writer.op("Max", *writer.terms),
         "median": writer.median,
     }
-    result = writer.linear(linear) if linear is not None else rules[combine]()
+    if isinstance(linear, Logistic):
+        result = writer.logistic(linear)
+    else:
+        result = writer.linear(linear) if linear is not None else rules[combine]()
     return writer.named(result, name)
 
 
@@ -140,12 +144,24 @@ class _Writer:
         picked = [self.op("Gather", upper, self.integers("middle", at), axis=0) for at in middle]
         return picked[0] if len(picked) == 1 else self.mean(picked)
 
+    def logistic(self, fitted: Logistic) -> ir.Value:
+        """Of logarithms of probabilities; those of raw scores are their ``LogSoftmax``."""
+        least = self.constant("least", LEAST, self.kind)
+        logs = [
+            self.op("LogSoftmax", term, axis=-1)
+            if raw
+            else self.op("Log", self.op("Max", term, least))
+            for term, raw in zip(self.terms, fitted.raw, strict=True)
+        ]
+        return self.op("Softmax", self._map(logs, fitted.weight, fitted.bias), axis=-1)
+
     def linear(self, linear: Linear) -> ir.Value:
-        weight = self.constant("stack.weight", linear.weight, self.kind)
-        bias = self.constant("stack.bias", linear.bias, self.kind)
-        return self.op(
-            "Add", self.op("MatMul", self.op("Concat", *self.terms, axis=-1), weight), bias
-        )
+        return self._map(self.terms, linear.weight, linear.bias)
+
+    def _map(self, terms: Sequence[ir.Value], slope: Array, shift: Array) -> ir.Value:
+        weight = self.constant("stack.weight", slope, self.kind)
+        bias = self.constant("stack.bias", shift, self.kind)
+        return self.op("Add", self.op("MatMul", self.op("Concat", *terms, axis=-1), weight), bias)
 
     def variance(self) -> ir.Value:
         mean = self.mean(self.terms)

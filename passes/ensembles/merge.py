@@ -13,8 +13,9 @@ import onnx_ir as ir
 from ...backends.errors import UsageError
 from ..lossless.duplicates import merge_nodes
 from .align import align, paired
-from .combine import LEAST_OPSET, UNCERTAINTY_OPSET, Combine, check_combinable, mixture
+from .combine import FITTED, LEAST_OPSET, UNCERTAINTY_OPSET, Combine, check_combinable, mixture
 from .combiners import Linear, add_combiner, add_uncertainty
+from .logistic import Logistic
 from .members import Member, admit, distinct, member_names, separate, unused
 from .share import share_initializers
 from .side_by_side import model_of, side_by_side
@@ -37,7 +38,7 @@ def merge(
     names: Sequence[str],
     combine: Combine = "mean",
     weights: Sequence[float] | None = None,
-    linear: Linear | None = None,
+    linear: Linear | Logistic | None = None,
     uncertainty: bool = False,
     inputs: Mapping[str, Mapping[str, str]] | None = None,
 ) -> MergeResult:
@@ -60,6 +61,7 @@ class Merge:
         geometric     (y_1 * .. * y_n) ** (1 / n), for answers that are not negative
         max, median   the largest, the middle one, entry by entry
         stack         [y_1 .. y_n] @ weight + bias along the last axis, as ``linear`` gives them
+        logistic      softmax([log y_1 .. log y_n] @ weight + bias), as ``linear`` gives them
         none          y_1, .., y_n, each under ``member/output``; inputs that do not fit each
                       other stay apart as well
 
@@ -74,7 +76,8 @@ class Merge:
     Attributes:
         combine: How the answers become one.
         weights: One finite, non-negative number for each member, not all zero; for ``weighted``.
-        linear: What :func:`~.fit.fit_stack` found; for ``stack``, which takes one output.
+        linear: What :func:`~.fit.fit_stack` found, for ``stack``, or
+            :func:`~.logistic.fit_logistic`, for ``logistic``; both take one output.
         uncertainty: Also answer with ``output/variance`` and, where there are classes,
             ``output/disagreement``: the share of members that do not rank first what most do.
         inputs: By member, which of its inputs is which of the first member's, where neither the
@@ -83,7 +86,7 @@ class Merge:
 
     combine: Combine = "mean"
     weights: tuple[float, ...] | None = None
-    linear: Linear | None = None
+    linear: Linear | Logistic | None = None
     uncertainty: bool = False
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -98,9 +101,10 @@ class Merge:
                 "weights and 'weighted' need each other",
                 hint="give both, as in --combine weighted --weights 0.7,0.3",
             )
-        if (self.linear is not None) != (self.combine == "stack"):
+        kind = {Linear: "stack", Logistic: "logistic"}.get(type(self.linear), "")
+        if kind != (self.combine if self.combine in FITTED else ""):
             raise UsageError(
-                "'stack' is fitted on data, and nothing else is",
+                "'stack' and 'logistic' are fitted on data, and nothing else is",
                 hint="give --data with samples and --labels with what they should be answered",
             )
         if self.uncertainty and self.combine == "none":
@@ -186,9 +190,9 @@ class Merge:
             for k in range(len(first))
         ]
         check_combinable(members, answers, self.combine)
-        if self.combine == "stack" and len(answers) > 1:
+        if self.combine in FITTED and len(answers) > 1:
             raise UsageError(
-                f"'stack' combines one output, and {members[0].name!r} has {len(answers)}",
+                f"{self.combine!r} combines one output, and {members[0].name!r} has {len(answers)}",
                 hint="drop the others from every member, or combine by mean",
             )
         return answers

@@ -8,6 +8,7 @@ from onnxpress.backends.base import Array
 from onnxpress.backends.errors import DataError, UsageError
 from onnxpress.passes.ensembles.combine import Combine
 from onnxpress.passes.ensembles.fit import fit_stack, fit_weights, targets_of
+from onnxpress.passes.ensembles.logistic import Logistic, fit_logistic, is_raw, log_of, minimize
 from onnxpress.passes.ensembles.merge import merge
 
 from .test_combine import answers, returning, vote_shares
@@ -111,6 +112,46 @@ def test_stack_does_not_trust_noise() -> None:
     rows = [RNG.standard_normal((30, 8)) for _ in range(3)]
 
     assert np.abs(fit_stack(rows, RNG.standard_normal((30, 1))).weight).max() < 0.5
+
+
+def test_logistic_finds_who_knows_which_class_and_writes_it() -> None:
+    labels = RNG.integers(3, size=2000)
+    raw = np.eye(3)[labels] * 2 + RNG.standard_normal((2000, 3))
+    noise = softmax(RNG.standard_normal((2000, 3)))
+
+    fitted = fit_logistic([raw, noise], np.eye(3)[labels])
+
+    assert fitted.raw == (True, False)
+    assert (fitted([raw, noise]).argmax(-1) == labels).mean() > 0.8
+    assert np.abs(fitted.weight[3:]).max() < np.abs(fitted.weight[:3]).max() / 4
+    models = members([raw[:7], noise[:7]], "float")
+    merged = merge(models, names="ab", combine="logistic", linear=fitted).model
+    found = answers(merged, x=np.zeros(1, np.float32))["y"]
+    np.testing.assert_allclose(found, fitted([raw[:7], noise[:7]]), rtol=1e-4, atol=1e-6)
+
+
+def test_logistic_survives_probabilities_of_zero() -> None:
+    fitted = Logistic(np.eye(2), np.zeros(2), (False,))
+
+    assert fitted([np.array([[0.0, 1.0]])]).argmax() == 1
+    assert np.isfinite(log_of(np.array([[0.0, 1.0]]), raw=False)).all()
+    assert is_raw(np.array([[2.0, -1.0]]))
+    assert not is_raw(np.array([[0.25, 0.75]]))
+
+
+def test_logistic_is_fitted_to_classes_and_to_enough_of_them() -> None:
+    with pytest.raises(DataError, match="fitted to classes"):
+        fit_logistic([np.ones((9, 2))], np.full((9, 2), 3.0))
+    with pytest.raises(DataError, match="4 samples or more, and there are 2"):
+        fit_logistic([np.full((2, 2), 0.5)], np.eye(2))
+
+
+def test_a_bowl_is_minimized_to_its_ground() -> None:
+    curved = np.array([1.0, 100.0, 0.01])
+
+    found = minimize(lambda at: (float(curved @ at**2) / 2, curved * at), np.ones(3))
+
+    np.testing.assert_allclose(found, 0, atol=2e-4)
 
 
 def test_labels_become_targets() -> None:
