@@ -22,6 +22,9 @@ of sessions can know: in 55 such comparisons (nets of 0.06 to 0.4 ms, one and tw
 standard deviation was 0.4% and the largest difference 1.1%. By this rule none of 91 came out as a
 difference, 36 of them on two cores at a load average of five."""
 
+QUANTILES: Final = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""From 5% to 95% in steps of 5%: what is told of how runs are distributed."""
+
 _ROUNDS: Final = 100
 """Turns that each model gets within the time budget, if its runs are short enough."""
 _MIN_ROUNDS: Final = 7
@@ -84,6 +87,10 @@ class Timings:
     def latencies(self) -> tuple[Latency, ...]:
         """The latency of each model over all its timed runs."""
         return tuple(_latency(turns) for turns in self.turns)
+
+    def distribution(self, model: int, levels: Sequence[float] = QUANTILES) -> list[float]:
+        """The quantiles ``levels`` of the runs of ``model``, in milliseconds."""
+        return [float(f"{one:.4g}") for one in np.quantile(self.turns[model], levels)]
 
     @property
     def pairs(self) -> tuple[Speedup, ...]:

@@ -146,6 +146,7 @@ def compile_model(
         environment=environment(),
         operators=[cost.operators(one) for one in both],
         sizes=sizes,
+        profile=stopwatch.profile(both) if settings.profile else [],
         warnings=_warnings(run, verified, latency, weights[1] - weights[0])
         + ([accuracy["reason"]] if accuracy["status"] == "not-worth-it" else []),
     )

@@ -31,6 +31,7 @@ code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere; }
 .warnings { border-left: .25rem solid var(--note); background: var(--card); margin: 1rem 0;
             padding: .5rem 1rem .5rem 2rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
+.scroll:focus-visible { outline: 2px solid var(--soft); outline-offset: 2px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem 1.25rem .3rem 0; text-align: left;
          vertical-align: top; }
@@ -83,7 +84,8 @@ def table(
     Rows that are ``idle`` are shown paler.
     """
     lines = [f'<p class="soft">{escape(caption)}</p>'] if caption else []
-    lines.append('<div class="scroll"><table>')
+    name = escape(caption or f"Table of {', '.join(name for name, _ in head if name)}", quote=True)
+    lines.append(f'<div class="scroll" role="region" tabindex="0" aria-label="{name}"><table>')
     if any(name for name, _ in head):
         cells = "".join(_cell("th", name, style, _COLUMN) for name, style in head)
         lines.append(f"<thead><tr><td></td>{cells}</tr></thead>")

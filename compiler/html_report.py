@@ -9,7 +9,7 @@ from typing import Any
 
 from .html_page import card, facts, page, table
 from .manager import PassRecord
-from .plots import latency_plot, operators_plot, sensitivity_plot
+from .plots import latency_plot, operators_plot, profile_plot, sensitivity_plot
 from .report import Report
 from .report_text import (
     accuracy_text,
@@ -136,7 +136,8 @@ def _plots(report: Report) -> list[str]:
     if report.latency["status"] != "measured" and not report.operators:
         return []
     plots = {
-        "Latency: median, and 10th to 90th percentile": latency_plot(report),
+        "Share of runs that took no longer; the dots are the medians": latency_plot(report),
+        "Time of each operator, in the graph that ONNX Runtime makes": profile_plot(report),
         "Nodes of each operator": operators_plot(report),
     }
     drawn = [

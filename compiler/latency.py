@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any, Final
@@ -13,6 +13,7 @@ from ..backends.base import Feeds, Provider, SessionConfig
 from ..backends.data import Data
 from ..backends.errors import BackendError, DataError
 from ..backends.ort import session_of
+from ..backends.profile import profile
 from ..backends.search import find_cases
 from ..backends.timing import compare_latency
 from ..passes.analysis.cost import weight_bytes
@@ -87,6 +88,17 @@ class Stopwatch:
             return {"status": "not-measured", "reason": error.message}
         return latency_before_and_after(before, after, feeds, seconds=seconds, **self._options)
 
+    def profile(self, models: Sequence[ir.Model]) -> list[list[dict[str, Any]]]:
+        """Where the time of each of ``models`` goes, as :func:`~..backends.profile.profile` says.
+
+        Empty where no inputs were found that they accept.
+        """
+        config = SessionConfig(self._options["provider"], threads=self._options["threads"])
+        try:
+            return [[asdict(row) for row in profile(one, self.feeds, config)] for one in models]
+        except (BackendError, DataError):
+            return []
+
 
 def latency_before_and_after(
     before: ir.Model,
@@ -105,8 +117,9 @@ def latency_before_and_after(
 
     Returns:
         ``status`` is ``measured``, with ``before`` and ``after`` (:class:`~..backends.timing.
-        Latency`), ``speedup``, ``ci95``, ``verdict``, ``drift``, ``threads`` and ``prepacking``,
-        which is false for weights above :data:`LARGE`; or ``not-measured``, with ``reason``.
+        Latency`), ``speedup``, ``ci95``, ``verdict``, ``drift``, ``distribution``
+        (:data:`~..backends.timing.QUANTILES` of both), ``threads`` and ``prepacking``, which is
+        false for weights above :data:`LARGE`; or ``not-measured``, with ``reason``.
     """
     prepacking = max(weight_bytes(before), weight_bytes(after)) <= LARGE
     config = SessionConfig(provider=provider, threads=threads, prepacking=prepacking)
@@ -127,6 +140,7 @@ def latency_before_and_after(
         "ci95": list(pair.ci95),
         "verdict": pair.verdict,
         "drift": pair.drift,
+        "distribution": {"before": timings.distribution(0), "after": timings.distribution(1)},
         "threads": threads,
         "prepacking": prepacking,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .report import Report
@@ -14,26 +15,41 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def latency_plot(report: Report) -> str:
-    """Median, and the span from the 10th to the 90th percentile, before and after, in ms.
+    """The share of runs that took no longer than so many ms, before and after, with the medians.
 
-    Empty where nothing was measured or matplotlib is missing.
+    What the slowest tenth took is cut off where it would hide the rest. Empty where nothing was
+    measured or matplotlib is missing.
     """
-    if report.latency["status"] != "measured":
+    latency = report.latency
+    if latency["status"] != "measured":
         return ""
-    figure = _figure(height=1.7)
+    figure = _figure(height=2.6)
     if figure is None:
         return ""
     axes = figure.subplots()
-    for row, name in enumerate(("after", "before")):
-        one = report.latency[name]
-        axes.barh(row, one["median_ms"], color=_AFTER if name == "after" else _BEFORE, height=0.6)
-        axes.plot([one["p10_ms"], one["p90_ms"]], [row, row], color=_SPAN, linewidth=2.5)
-        text = f" {one['median_ms']:.3f}"
-        axes.text(max(one["median_ms"], one["p90_ms"]), row, text, va="center", color=_INK)
-    axes.margins(x=0.18)
-    axes.set_yticks([0, 1], ["after", "before"])
+    most = 0.0
+    for name, colour in (("before", _BEFORE), ("after", _AFTER)):
+        one = latency[name]
+        times = latency.get("distribution", {}).get(name)
+        shares = [5 * (at + 1) for at in range(19)]
+        if not times:
+            times, shares = [one["p10_ms"], one["median_ms"], one["p90_ms"]], [10, 50, 90]
+        axes.plot(times, shares, color=colour, linewidth=2, label=name)
+        axes.plot([one["median_ms"]], [50], "o", color=colour)
+        most = max(most, min(one["p90_ms"], 2.5 * one["median_ms"]))
+    axes.annotate(
+        f"{latency['before']['median_ms']:.3f} → {latency['after']['median_ms']:.3f} ms",
+        (0.5, 1.02),
+        xycoords="axes fraction",
+        ha="center",
+        color=_INK,
+    )
+    axes.set_xlim(0, 1.1 * most)
+    axes.set_ylim(0, 100)
     axes.set_xlabel("ms")
-    return _svg(figure, axes, "Latency before and after")
+    axes.set_ylabel("% of runs")
+    axes.legend(frameon=False, labelcolor=_INK, loc="upper left")
+    return _svg(figure, axes, "Distribution of latency before and after")
 
 
 def operators_plot(report: Report, most: int = 12) -> str:
@@ -41,9 +57,26 @@ def operators_plot(report: Report, most: int = 12) -> str:
 
     Empty where there is nothing to show or matplotlib is missing.
     """
-    if not report.operators:
+    return _pairs(report.operators, most, "nodes", "{:g}", "Operators before and after")
+
+
+def profile_plot(report: Report, most: int = 12) -> str:
+    """What the operators of a run take before and after, in ms, the ``most`` costly.
+
+    Empty where nothing was profiled or matplotlib is missing.
+    """
+    times = [{row["op_type"]: 0.0 for row in rows} for rows in report.profile]
+    for one, rows in zip(times, report.profile, strict=True):
+        for row in rows:
+            one[row["op_type"]] += row["total_ms"]
+    return _pairs(times, most, "ms of one run", "{:.3g}", "Time of operators before and after")
+
+
+def _pairs(both: Sequence[Mapping[str, float]], most: int, unit: str, form: str, title: str) -> str:
+    """A pair of bars for each name in ``both``, the largest first."""
+    if not both:
         return ""
-    before, after = report.operators
+    before, after = both
     names = sorted(
         {*before, *after}, key=lambda name: (-max(before.get(name, 0), after.get(name, 0)), name)
     )
@@ -59,12 +92,12 @@ def operators_plot(report: Report, most: int = 12) -> str:
         rows = [row + offset for row in range(len(shown))]
         values = [counts.get(one, 0) for one in shown]
         bars = axes.barh(rows, values, 0.4, color=colour, label=label)
-        axes.bar_label(bars, padding=3, color=_INK, fontsize=8)
+        axes.bar_label(bars, fmt=form, padding=3, color=_INK, fontsize=8)
     axes.margins(x=0.12)
     axes.set_yticks(range(len(shown)), shown)
-    axes.set_xlabel("nodes")
+    axes.set_xlabel(unit)
     axes.legend(frameon=False, labelcolor=_INK, loc="lower right")
-    return _svg(figure, axes, "Operators before and after")
+    return _svg(figure, axes, title)
 
 
 def sensitivity_plot(report: Report, most: int = 24) -> str:
@@ -99,6 +132,7 @@ def _figure(height: float) -> Any:
 def _svg(figure: Any, axes: Any, title: str) -> str:
     axes.tick_params(colors=_INK)
     axes.xaxis.label.set_color(_INK)
+    axes.yaxis.label.set_color(_INK)
     for name, spine in axes.spines.items():
         spine.set_visible(name in {"left", "bottom"})
         spine.set_color(_INK)

@@ -18,7 +18,8 @@ class Report:
     unknown. ``verified``, ``latency``, ``search`` and ``session`` say so when they hold nothing:
     their ``status`` is then ``not-run`` or ``not-measured``, with a ``reason``. ``search`` tells
     which rewrites were measured one by one and left out, ``session`` what other session options
-    than the default ones gain, apart from ``latency``. ``layout`` is there where models were
+    than the default ones gain, apart from ``latency``. ``profile`` holds the time of each operator
+    before and after, where it was asked for. ``layout`` is there where models were
     merged: how the ways to lay them out did.
     """
 
@@ -42,13 +43,15 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     accuracy: dict[str, Any] = field(default_factory=lambda: {"status": "not-asked"})
     layout: dict[str, Any] = field(default_factory=dict)
+    profile: list[list[dict[str, Any]]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The report with the keys that other tools may rely on, ready for ``json.dumps``."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         found["passes"] = [record_json(record) for record in self.passes]
-        if not self.layout:
-            del found["layout"]
+        for name in ("layout", "profile"):
+            if not found[name]:
+                del found[name]
         return found
 
 

@@ -27,6 +27,7 @@ class Settings:
         seed: The root of every random choice.
         verify: Check answers after every step and at the end.
         time: Measure latency before and after, and withdraw what makes the result slower.
+        profile: Measure where the time of each operator goes, before and after.
         threads: Intra-op threads for timing; 0 is ONNX Runtime's choice.
         budget: Seconds for settling by measuring what passes and sessions leave open, which is
             what level 3 does; ``None`` settles nothing.
@@ -43,6 +44,7 @@ class Settings:
     seed: int = 0
     verify: bool = True
     time: bool = False
+    profile: bool = False
     threads: int = 0
     budget: float | None = None
     demand: Demand | None = None

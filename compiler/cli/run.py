@@ -180,6 +180,7 @@ def settings_of(job: Job, target: Target, model: ir.Model, progress: Progress) -
         seed=job.seed or 0,
         verify=job.verify is not False,
         time=job.time is not False,
+        profile=job.time is not False and bool(job.reports),
         threads=job.threads,
         demand=demand_of(job),
         budget=BUDGET if job.budget is None and job.level == 3 else job.budget,
