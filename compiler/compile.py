@@ -20,9 +20,10 @@ from ..passes.base import EXACT, Context, Contract
 from .guard import Guard
 from .latency import Stopwatch, timing_feeds
 from .manager import PassManager, Run, check_needs, replay
-from .mixed_precision import NOT_ASKED, hold_accuracy
+from .mixed_precision import NOT_ASKED, hold_accuracy, quantizes
 from .model_io import save
 from .pipeline import Pipeline, Step, as_pipeline
+from .prune_search import prune_as_far, prunes
 from .quality import Part
 from .records import LEFT_OUT, silent
 from .report import Report
@@ -115,7 +116,10 @@ def compile_model(
     accuracy = NOT_ASKED
     if settings.demand is not None:
         timer = stopwatch if settings.time else None
-        held = hold_accuracy(model, pipeline, settings.demand, context, timer)
+        if prunes(pipeline) and not quantizes(pipeline):
+            held = prune_as_far(model, pipeline, settings.demand, context)
+        else:
+            held = hold_accuracy(model, pipeline, settings.demand, context, timer)
         pipeline, accuracy = held.pipeline, held.report
         if settings.data is not None:
             context = replace(context, data=Part(settings.data, held=False))

@@ -106,6 +106,11 @@ def hold_accuracy(
     return Held(Pipeline((*before, *_excluding(Pipeline(after), kept).items)), report)
 
 
+def quantizes(pipeline: Pipeline) -> bool:
+    """Whether ``pipeline`` inserts quantization that layers can be kept from."""
+    return any(isinstance(item, Step) and isinstance(item.run, InsertQDQ) for item in pipeline)
+
+
 def _layers(model: ir.Model) -> list[QuantizedLayer]:
     return quantized_layers(model.graph)[0]
 

@@ -79,13 +79,15 @@ def session_text(session: Mapping[str, Any]) -> str:
 
 
 def accuracy_text(accuracy: Mapping[str, Any]) -> str:
-    """What answers are worth after quantization, and what had to stay in float for that."""
+    """What answers are worth after quantization or pruning, and what had to stay for that."""
     number = accuracy["value"]
     value = f"{accuracy['metric']} {'without end' if number is None else f'{number:.4g}'}"
     if accuracy["reference"] is not None:
         value += f" of {accuracy['reference']:.4g}"
     if accuracy["status"] == "not-worth-it":
         return str(accuracy["reason"])
+    if "fraction" in accuracy:
+        return f"{value} on samples held out, at {accuracy['fraction']:.3g} of the work"
     left = len(accuracy["in_float"])
     kept = f"{left} of {plural(len(accuracy['layers']), 'layer')} in float" if left else "all int8"
     return f"{value} on samples held out, {kept}"

@@ -273,12 +273,12 @@ def read_weights(text: str | None) -> tuple[float, ...] | None:
         raise UsageError(f"--weights {text}: expected numbers with commas between") from error
 
 
-def read_macs(fraction: float | None) -> float | None:
-    """``--macs``, if it is a fraction.
+def read_macs(fraction: float | None, option: str = "--macs") -> float | None:
+    """``--macs`` or another such option, if it is a fraction.
 
     Raises:
         UsageError: It is not above 0 and at most 1.
     """
     if fraction is not None and not 0 < fraction <= 1:
-        raise UsageError(f"--macs {fraction:g}: expected a fraction above 0 and at most 1")
+        raise UsageError(f"{option} {fraction:g}: expected a fraction above 0 and at most 1")
     return fraction

@@ -30,13 +30,15 @@ Layout: TypeAlias = Literal["auto", "stacked", "side-by-side", "mixed"]
 class Job:
     """What ``optimize``, ``quantize``, ``prune`` and ``merge`` are asked to do.
 
-    The fields are the options' names. ``extra`` is pipeline text that a command adds after the
-    level's pipeline. What is ``None`` comes from the recipe, or has the default that
-    :mod:`.run` fills in. Several ``models`` are merged.
+    The fields are the options' names. ``first`` and ``extra`` are pipeline text that a
+    command adds before and after the level's pipeline. What is ``None`` comes from the recipe, or
+    has the default that :mod:`.run` fills in. Several ``models`` are merged.
     """
 
     models: tuple[Path, ...]
     output: Path
+    first: str = ""
+    masks: Path | None = None
     combine: Combine = "mean"
     weights: tuple[float, ...] | None = None
     labels: Path | None = None

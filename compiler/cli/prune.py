@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from ...backends.errors import UsageError
 from . import common
 from .help import one_of
 from .job import Job, start
 
-Criterion: TypeAlias = Literal["reconstruction", "l2", "l1", "random"]
+Criterion: TypeAlias = Literal[
+    "reconstruction",
+    "activation",
+    "soft-threshold",
+    "l2",
+    "l1",
+    "bn-scale",
+    "geometric-median",
+    "random",
+]
 Scope: TypeAlias = Literal["global", "uniform"]
 
 
@@ -18,21 +29,45 @@ def prune(
     model: common.SourceModel,
     output: common.Output,
     macs: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--macs",
             metavar="F",
             help="The fraction of multiply-accumulates to keep, such as 0.5.",
             rich_help_panel=common.REWRITING,
         ),
-    ],
+    ] = None,
+    parameters: Annotated[
+        float | None,
+        typer.Option(
+            "--parameters",
+            metavar="F",
+            help="The fraction of parameters to keep, in the place of --macs.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            metavar="X",
+            min=0,
+            help="Keep as little work as answers allow that get so much worse, by --metric, on "
+            "samples held out; in the place of --macs.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    metric: common.MetricOption = None,
+    labels: common.Labels = None,
     criterion: Annotated[
         Criterion | None,
         typer.Option(
             "--criterion",
-            metavar=one_of(Criterion),
-            help="What makes a channel important: how badly the layers that read it do without, "
-            "fitted anew (default where there are samples), the norm of its weights, or chance.",
+            metavar="NAME",
+            help="What makes a channel important: reconstruction, how badly layers that read it "
+            "do without, fitted anew (default where there are samples); activation and "
+            "soft-threshold, on samples as well; l2, l1 and geometric-median of its weights; "
+            "bn-scale, the factor of its normalization; random.",
             rich_help_panel=common.REWRITING,
         ),
     ] = None,
@@ -54,6 +89,15 @@ def prune(
             rich_help_panel=common.REWRITING,
         ),
     ] = True,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks",
+            metavar="FILE",
+            help="Write which channels of which weights were kept, as an .npz.",
+            rich_help_panel=common.OUTPUT,
+        ),
+    ] = None,
     target: common.TargetOption = None,
     level: common.Level = None,
     data: common.DataOption = None,
@@ -79,16 +123,33 @@ def prune(
 
     Examples:
         onnxpress prune model.onnx -o model.half.onnx --macs 0.5 --data samples.npz
+        onnxpress prune model.onnx -o small.onnx --max-drop 0.01 --data samples.npz
     """
     del debug
-    options = f"macs={common.read_macs(macs)},criterion={criterion or 'auto'},scope={scope}"
+    chosen = [one for one in (macs, parameters, max_drop) if one is not None]
+    if len(chosen) != 1:
+        raise UsageError("say how much stays: by one of --macs, --parameters and --max-drop")
+    counted = "macs" if parameters is None else "parameters"
+    fraction = common.read_macs(macs if parameters is None else parameters, f"--{counted}")
+    options = f"criterion={criterion or 'auto'},scope={scope}"
+    if fraction is not None:
+        options = f"{counted}={fraction},{options}"
     if not reconstruct:
         options += ",reconstruct=false"
+    # Scales of normalizations are to be seen only while they are not folded.
+    early = criterion == "bn-scale"
+    fold = "" if early else "fold-batch-norm,"
+    passes = f"{fold}prune-channels{{{options}}},cleanup"
     start(
         Job(
             models=(model,),
             output=output,
-            extra=f"fold-batch-norm,prune-channels{{{options}}},cleanup",
+            masks=masks,
+            first=f"fold-constants,cleanup,{passes}" if early else "",
+            extra="" if early else passes,
+            max_drop=max_drop,
+            metric=metric,
+            labels=labels,
             data=data,
             target=target,
             level=level,

@@ -19,6 +19,7 @@ from ..compile import Outcome, compile_model, compression
 from ..ensemble import merge_models, read_labels
 from ..frontends import as_onnx, is_foreign
 from ..layouts import Layout, choose_layout
+from ..masks import write_masks
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, choose, parse
 from ..provenance import stamp
@@ -118,7 +119,7 @@ def _check_asked(report: Report, job: Job) -> None:
     Raises:
         PassError: A pass that the command itself adds was undone.
     """
-    asked = {step.name for step in _asked(job).steps()}
+    asked = {step.name for step in (*parse(job.first).steps(), *_asked(job).steps())}
     for record in report.passes:
         if record.status == "quarantined" and not record.contract.exact and record.name in asked:
             raise PassError(
@@ -141,7 +142,7 @@ def _with_recipe(job: Job) -> Job:
 
 def _pipeline(job: Job) -> Pipeline:
     base = choose(job.passes, job.level, detect_target(job.target or "cpu"))
-    return base + _asked(job)
+    return parse(job.first) + base + _asked(job)
 
 
 def _asked(job: Job) -> Pipeline:
@@ -157,6 +158,8 @@ def check_destinations(job: Job) -> None:
         UsageError: A report's format is not known.
     """
     check_writable(job.output, protect=job.models, force=job.force)
+    if job.masks is not None:
+        check_writable(job.masks, force=job.force)
     for report in job.reports:
         if report.suffix not in FORMATS:
             raise UsageError(f"--report {report}: expected a name that ends in .json, .md or .html")
@@ -226,6 +229,8 @@ def finish(outcome: Outcome, job: Job) -> None:
     elif file.exists():
         report.warnings.append(f"{file} is of an earlier result; `-O 3` measures its options again")
     report.bytes = [before, _bytes([job.output])]
+    if job.masks is not None:
+        write_masks(report, job.masks)
     for path in job.reports:
         write_report(report, path)
 

@@ -16,6 +16,7 @@ from ...backends.targets import Target
 from ..analysis.channel_flow import describe
 from ..analysis.channel_rules import RULES
 from ..analysis.channels import ChannelGroup, Coupling, OpId, Rule, channel_groups
+from ..analysis.cost import parameters as count_parameters
 from ..analysis.macs import macs as count_macs
 from ..analysis.macs import sized
 from ..base import Context, Contract, Pass, Result
@@ -23,11 +24,12 @@ from ..errors import PassError
 from ..graph import is_constant
 from .allocate import allocate
 from .choose import rank
-from .importance import Criterion, importance
+from .importance import ON_DATA, Criterion, importance
+from .on_data import scores_on_data
 from .reconstruct import consumers_of, solve_consumers
 from .select import Scope, select
 from .slice import Cuts, Mask, cuts_of, slice_channels
-from .work import work_of
+from .work import parameters_of, work_of
 
 TOLD = 4
 """So many reasons why channels stay are told in an error; the report has all."""
@@ -52,8 +54,13 @@ class PruneChannels(Pass):
     Options:
 
     - ``macs``: the fraction to keep, above 0 and at most 1.
-    - ``criterion``: what makes a channel important: ``reconstruction``, ``l2`` or ``l1`` norm of
-      its weights, or ``random``. ``auto`` is ``reconstruction`` if layers are fitted, else ``l2``.
+    - ``parameters``: the fraction of the parameters to keep, in the place of ``macs``; 0 leaves
+      them alone.
+    - ``criterion``: what makes a channel important: ``reconstruction``; the ``l2`` or ``l1`` norm
+      of its weights, or that which ``soft-threshold`` leaves of them; ``activation``, its mean
+      square on the samples; ``bn-scale``, the factors of its batch normalizations, where they are
+      not folded yet; ``geometric-median``, its distance to the others; or ``random``. ``auto`` is
+      ``reconstruction`` if layers are fitted, else ``l2``.
     - ``scope``: ``global`` takes channels wherever they matter least, ``uniform`` the same part
       of each group.
     - ``reconstruct``: fit the layers that lost inputs. Without it no data is needed, and the
@@ -79,6 +86,7 @@ class PruneChannels(Pass):
     rules: ClassVar[Mapping[OpId, Rule]] = RULES
 
     macs: float = 0.5
+    parameters: float = 0.0
     criterion: Criterion = "auto"
     scope: Scope = "global"
     reconstruct: bool = True
@@ -90,6 +98,7 @@ class PruneChannels(Pass):
     def __post_init__(self) -> None:
         for option, sound, wanted in (
             ("macs", 0 < self.macs <= 1, "a fraction above 0 and at most 1"),
+            ("parameters", 0 <= self.parameters <= 1, "a fraction above 0 and at most 1, or 0"),
             ("criterion", self.criterion in CRITERIA, f"one of {', '.join(CRITERIA)}"),
             ("scope", self.scope in get_args(Scope), "global or uniform"),
             ("ridge", 0 <= self.ridge < np.inf, "a number of at least 0"),
@@ -108,18 +117,18 @@ class PruneChannels(Pass):
             object.__setattr__(self, "contract", loose)
 
     def requires_data(self) -> bool:
-        """For fitting, and for choosing by reconstruction."""
-        return self.reconstruct or self.criterion == "reconstruction"
+        """For fitting, and for the criteria that look at samples."""
+        return self.reconstruct or self.criterion in ON_DATA
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:
         """Prune ``model``, functions apart.
 
-        ``Result.details`` holds ``macs`` (before, after), ``groups`` (channels before and after,
-        by the name of the first tensor that has them), ``losses`` (for each group, what the
-        answers lose with so many channels left, as part of their variance), ``kept`` (for each
-        weight and axis that was cut, the indices that stayed) and ``residuals`` (for each layer
-        that was fitted, the part of the dense layer's variance that it misses). Groups that are
-        not free are declined.
+        ``Result.details`` holds ``macs`` and ``parameters`` (before, after), ``groups`` (channels
+        before and after, by the name of the first tensor that has them), ``losses`` (for each
+        group, what the answers lose with so many channels left, as part of their variance),
+        ``kept`` (for each weight and axis that was cut, the indices that stayed) and ``residuals``
+        (for each layer that was fitted, the part of the dense layer's variance that it misses).
+        Groups that are not free are declined.
 
         Raises:
             PassError: There is no data to fit to, the multiply-accumulates cannot be counted, or
@@ -141,6 +150,7 @@ class PruneChannels(Pass):
                 hint="a shape does not follow from those of the inputs; "
                 "fold-constants before prune-channels may help",
             )
+        weights = count_parameters(model)
         result = Result(model)
         coupling = channel_groups(model, self.rules)
         for group in coupling.groups:
@@ -169,6 +179,7 @@ class PruneChannels(Pass):
                 result.rewrote(group.name)
         result.details |= {
             "macs": [before, count_macs(model, context.dims)],
+            "parameters": [weights, count_parameters(model)],
             "groups": {g.name: [g.size, int(m.sum())] for g, m in zip(groups, masks, strict=True)},
             "kept": _kept(groups, cuts),
         }
@@ -185,18 +196,22 @@ class PruneChannels(Pass):
         """The channels of each free group that stay."""
         groups = [group for group in coupling.groups if not group.frozen]
         multiple = self.multiple or _channels_at_a_time(context.target)
-        work = work_of(model, sized(model, context.dims), groups, multiple)
+        if self.parameters:
+            work, whole, fraction = parameters_of(groups), count_parameters(model), self.parameters
+        else:
+            work = work_of(model, sized(model, context.dims), groups, multiple)
+            whole, fraction = before, self.macs
         # What functions and subgraphs compute is counted, and stays.
-        fixed = before - work.total([np.ones(group.size, dtype=np.bool_) for group in groups])
-        budget = math.floor(self.macs * before - fixed)
+        fixed = whole - work.total([np.ones(group.size, dtype=np.bool_) for group in groups])
+        budget = math.floor(fraction * whole - fixed)
         steps = [multiple // math.gcd(multiple, _repeats(group)) for group in groups]
         fewest = [np.arange(g.size) < self.min_channels for g in groups]
         least = work.total([m | (not work.of_group[n]) for n, m in enumerate(fewest)])
         if least > budget + 0.5:
+            counted = "parameters" if self.parameters else "multiply-accumulates"
             raise PassError(
-                f"pruning keeps at least {(least + fixed) / before:.3g} of the "
-                f"multiply-accumulates of this model, {self.macs} was asked for: "
-                f"{_obstacles(coupling)}",
+                f"pruning keeps at least {(least + fixed) / whole:.3g} of the {counted} of this "
+                f"model, {fraction} was asked for: {_obstacles(coupling)}",
                 hint="a channel rule of your own frees channels that an operator freezes; "
                 "see the guide on pruning",
             )
@@ -219,6 +234,10 @@ class PruneChannels(Pass):
                 }
                 return allocate(ranked, work, budget + 0.5, self.min_channels)
             scores = [own.scores() for own in ranked]
+        elif self._criterion() in ON_DATA and context.data is not None:
+            scores = scores_on_data(
+                model, groups, self._criterion(), context, context.data, self.samples
+            )
         else:
             rng = np.random.default_rng(context.seed)
             scores = [importance(group, self._criterion(), rng) for group in groups]

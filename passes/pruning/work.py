@@ -110,13 +110,7 @@ def work_of(
     ``sized`` is a clone of it whose values all have shapes without names; convolutions of images
     take ``block`` channels at a time.
     """
-    extents: dict[tuple[ir.Value, int], Extent] = {}
-    for number, group in enumerate(groups):
-        for member in group.members:
-            counts = np.bincount(member.channels, minlength=group.size)
-            place = (member.value, member.axis)
-            known = extents[place].counts if place in extents else {}
-            extents[place] = Extent(member.size, {**known, number: counts})
+    extents = _extents(groups)
     nodes = []
     twins = zip(_walk(model.graph), _walk(sized.graph), strict=True)
     for (node, path), (twin, _) in twins:
@@ -125,6 +119,32 @@ def work_of(
             own = [extents[place] for place in axes if place in extents]
             nodes.append(NodeWork(count, tuple(own), path, block if _is_blocked(twin) else 1))
     return Work(nodes, len(groups))
+
+
+def parameters_of(groups: Sequence[ChannelGroup]) -> Work:
+    """The parameters of ``groups`` as a function of the channels that stay, each tensor once."""
+    axes: dict[ir.Value, list[Extent]] = {}
+    for (value, _), extent in _extents(groups).items():
+        axes.setdefault(value, []).append(extent)
+    sizes = {value: constant_tensor(value) for value in axes}
+    nodes = [
+        NodeWork(tensor.size, tuple(axes[value]))
+        for value, tensor in sizes.items()
+        if tensor is not None
+    ]
+    return Work(nodes, len(groups))
+
+
+def _extents(groups: Sequence[ChannelGroup]) -> dict[tuple[ir.Value, int], Extent]:
+    """The axes that channels are on."""
+    extents: dict[tuple[ir.Value, int], Extent] = {}
+    for number, group in enumerate(groups):
+        for member in group.members:
+            counts = np.bincount(member.channels, minlength=group.size)
+            place = (member.value, member.axis)
+            known = extents[place].counts if place in extents else {}
+            extents[place] = Extent(member.size, {**known, number: counts})
+    return extents
 
 
 def _walk(graph: ir.Graph, path: Path = ()) -> Iterator[tuple[ir.Node, Path]]:
