@@ -4,7 +4,9 @@ Every tool calibrates on the same 256 unlabelled digits, several times on others
 the 2,000 test digits, which no calibration sees. The noise is that of all outputs against the float
 net, in decibels: ``real`` with the kernels of this CPU, ``simulated`` with optimizations off, in
 float arithmetic, ``saturating`` with the kernels of a CPU without VNNI, emulated on the first 50
-digits. One calibration moves it by more than a decibel, so means over several count.
+digits. One calibration moves it by more than a decibel, so means over several count. Speed is that
+of one file against the one that ONNX Runtime's tool makes with 8 bits per channel (U8S8), at batch
+1 and 32, one thread.
 """
 
 from __future__ import annotations
@@ -27,18 +29,22 @@ from rich.console import Console
 import onnxpress
 from onnxpress.backends.base import Array, Feeds
 from onnxpress.backends.targets import Target
+from onnxpress.compiler.latency import latency_before_and_after
 from onnxpress.passes.analysis.fidelity import Fidelity
 from onnxpress.passes.quantization.emulate import answers_on
 
 from . import store
 from .apart import CallError, apart
 from .corpus import SHIPPED
-from .printing import Limit, Results, say, table, wrote
+from .printing import Limit, Results, latency_cells, say, table, wrote
 from .zoo.digits import DATA, Digits, load, shipped_for_testing, split
 
 NETS = ("mnist_cnn_0", "mnist_resnet", "mnist_mobilenet")
 SAMPLES = 256
 EMULATED = 50
+BATCHES = (1, 32)
+BASELINE = "ORT per channel"
+CHUNK = 100
 KEYS = ("real", "simulated", "saturating", "spread")
 LEVELS = {
     "real": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -147,9 +153,7 @@ def layout(net: str) -> str:
 
 def measure(net: str, tool: str, digits: Digits, subset: int) -> dict[str, Any]:
     """One calibration: noise in decibels, accuracy in percent, seconds; JSON-ready."""
-    rng = np.random.default_rng(subset)
-    chosen = rng.choice(len(digits.images), SAMPLES, replace=False)
-    images = Digits(digits.images[chosen], digits.labels[chosen]).pixels(layout(net))
+    images = _images(net, digits, subset)
     test, source = shipped_for_testing(), SHIPPED / f"{net}.onnx"
     pixels = test.pixels(layout(net))
     reference = run(source, pixels, "simulated")
@@ -169,14 +173,38 @@ def measure(net: str, tool: str, digits: Digits, subset: int) -> dict[str, Any]:
     return found
 
 
+def speeds(net: str, tool: str, digits: Digits, seconds: float) -> dict[str, Any]:
+    """The latency of :data:`BASELINE`'s file over that of the tool's, by batch; JSON-ready."""
+    images = _images(net, digits, 0)
+    pixels = shipped_for_testing().pixels(layout(net))
+    with tempfile.TemporaryDirectory() as folder:
+        models = []
+        for at, one in enumerate((BASELINE, tool)):
+            result = Path(folder) / f"{at}.onnx"
+            TOOLS[one][1](SHIPPED / f"{net}.onnx", result, images)
+            models.append(onnxpress.load(result))
+        before, after = models
+        return {
+            str(size): latency_before_and_after(
+                before, after, {"image": pixels[:size]}, threads=1, seconds=seconds
+            )
+            for size in BATCHES
+        }
+
+
+def _images(net: str, digits: Digits, subset: int) -> Array:
+    chosen = np.random.default_rng(subset).choice(len(digits.images), SAMPLES, replace=False)
+    return Digits(digits.images[chosen], digits.labels[chosen]).pixels(layout(net))
+
+
 def run(model: Path, pixels: Array, arithmetic: str) -> Array:
     """The answers of ``model``; ``arithmetic`` is a key of :data:`LEVELS`."""
     options = ort.SessionOptions()
     options.graph_optimization_level = LEVELS[arithmetic]
     options.log_severity_level = 3
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    answers: Array = session.run(None, {"image": pixels})[0]
-    return answers
+    chunks = (pixels[at : at + CHUNK] for at in range(0, len(pixels), CHUNK))
+    return np.concatenate([session.run(None, {"image": chunk})[0] for chunk in chunks])
 
 
 def _saturating(model: Path, reference: Array, pixels: Array) -> float:
@@ -201,12 +229,14 @@ def quantization_suite(
     ] = None,
     nets: Annotated[str, typer.Option(help="Nets, comma separated.")] = ",".join(NETS),
     tools: Annotated[str, typer.Option(help="Tools, separated by semicolons.")] = ";".join(TOOLS),
+    seconds: Annotated[float, typer.Option(help="How long to time each pair of files.")] = 4,
     limit: Limit = 900,
     results: Results = store.RESULTS,
 ) -> None:
-    """Quantize the shipped nets by onnxpress and by other tools: noise and accuracy."""
+    """Quantize the shipped nets by onnxpress and by other tools: noise, accuracy and speed."""
     source = split(load(digits))[0] if digits is not None else _shipped()
-    shown = table("net", "tool", "real dB", "simulated dB", "AVX2 dB", "spread", "top-1", "s")
+    shown = table("net", "tool", "real dB", "simulated dB", "AVX2 dB", "spread", "top-1", "s",
+                  "x ORT, batch 1", "", "batch 32", "")  # fmt: skip
     rows = []
     for net in nets.split(","):
         for tool in tools.split(";"):
@@ -216,18 +246,21 @@ def quantization_suite(
                     apart(measure, net, tool, source, subset, limit=limit)
                     for subset in range(subsets)
                 ]
+                row["latency"] = apart(speeds, net, tool, source, seconds, limit=limit)
             except CallError as error:
                 row["failed"] = str(error)
-                shown.add_row(net, tool, "fails", *[""] * 5)
+                shown.add_row(net, tool, "fails", *[""] * 9)
                 say(f"{net}, {tool}: {error}")
             else:
                 row |= (means := mean(row["runs"]))
                 cells = [f"{means[key]:.2f}" for key in KEYS]
                 cells += [f"{means['top1_real']:.2f}", f"{means['seconds']:.1f}"]
+                for size in BATCHES:
+                    cells += latency_cells(row["latency"][str(size)])
                 shown.add_row(net, tool, *cells)
                 say(f"{net}, {tool}: {', '.join(cells)}")
             rows.append(row)
-    Console(width=120).print(shown)
+    Console(width=160).print(shown)
     known = [name for name, (module, _) in TOOLS.items() if importlib.util.find_spec(module)]
     wrote(store.save("quantization", {"rows": rows, "installed": known}, folder=results))
 
