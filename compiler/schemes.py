@@ -9,6 +9,9 @@ from ..backends.errors import UsageError
 
 Scheme: TypeAlias = Literal["int8", "int8-weights", "int4", "fp16", "bf16"]
 
+_AFTER: Final = {"int8": ",refit"}
+"""What comes after the pass."""
+
 _PASSES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
     "int8": ("fold-batch-norm,", "insert-qdq", {"where": "pays"}),
     "int8-weights": ("", "quantize-weights", {"bits": "8"}),
@@ -19,8 +22,12 @@ _PASSES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
 """What comes before the pass, the pass, and its options."""
 
 
-def passes_of(scheme: str, options: Mapping[str, str | tuple[str, ...]] | None = None) -> str:
+def passes_of(
+    scheme: str, options: Mapping[str, str | tuple[str, ...]] | None = None, *, refit: bool = True
+) -> str:
     """Pipeline text for ``scheme`` with ``options`` of its pass, everything else by default.
+
+    Without ``refit`` nothing is fitted after rounding.
 
     Raises:
         UsageError: There is no such scheme.
@@ -35,4 +42,5 @@ def passes_of(scheme: str, options: Mapping[str, str | tuple[str, ...]] | None =
     before, name, own = _PASSES[scheme]
     given = {key: value for key, value in (options or {}).items() if value}
     inner = ",".join(f"{key}={option_text(value)}" for key, value in {**own, **given}.items())
-    return f"{before}{name}{{{inner}}}" if inner else f"{before}{name}"
+    after = _AFTER.get(scheme, "") if refit else ""
+    return f"{before}{name}{{{inner}}}{after}" if inner else f"{before}{name}{after}"

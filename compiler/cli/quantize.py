@@ -121,7 +121,7 @@ def quantize(
         options["size_only"] = "true"
     left = "blocked" if scheme in {"fp16", "bf16"} else "exclude"
     options |= {"include": tuple(include or ()), left: tuple(exclude or ())}
-    passes = passes_of(scheme, options) + (",refit" if refit and scheme == "int8" else "")
+    passes = passes_of(scheme, options, refit=refit)
     start(
         Job(
             models=(model,),

@@ -25,16 +25,19 @@ _ENTRIES = {"session.intra_op.allow_spinning": "0"}
 class Replay:
     """Runs one model on the same samples again and again, for one value after the other.
 
-    The latest values are kept, up to :data:`ROOM`, and a later one is computed from them by the
+    The latest values are kept, up to ``room`` bytes, and a later one is computed from them by the
     part of the model that lies between. Asking for the values of a deep model in order then takes
     as long as running it a few times. The model may change behind all values asked for so far.
     """
 
-    def __init__(self, model: ir.Model, data: Data, samples: int, context: Context) -> None:
+    def __init__(
+        self, model: ir.Model, data: Data, samples: int, context: Context, room: int = ROOM
+    ) -> None:
         self._model = model
         self._data = data
         self._samples = samples
         self._context = context
+        self._room = room
         self._kept: dict[ir.Value, list[Array]] = {}
 
     def batches(self, value: ir.Value) -> Iterator[Array]:
@@ -56,16 +59,16 @@ class Replay:
             yield answer
             size += answer.nbytes
             answers.append(answer)
-            if size > ROOM:
+            if size > self._room:
                 answers.clear()
-        if size <= ROOM:
+        if size <= self._room:
             self._keep(value, answers)
 
     def _keep(self, value: ir.Value, answers: list[Array]) -> None:
         self._kept[value] = answers
         sizes = {one: sum(a.nbytes for a in arrays) for one, arrays in self._kept.items()}
         for oldest in list(sizes):
-            if sum(sizes.values()) > ROOM:
+            if sum(sizes.values()) > self._room:
                 del self._kept[oldest], sizes[oldest]
 
     def _sources(self, value: ir.Value) -> list[ir.Value]:

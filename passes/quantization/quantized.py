@@ -36,6 +36,20 @@ class QuantizedLayer:
         return value
 
     @property
+    def integer_input(self) -> ir.Value:
+        """The activation in 8 bits."""
+        value = _producer(self.input).inputs[0]
+        if value is None:
+            raise ValueError(f"{self.node.name!r} reads nothing")
+        return value
+
+    def dequantized(self, integers: Array) -> Array:
+        """The activation in float."""
+        zero_point = _producer(self.input).inputs[2:3]
+        zero = _array(zero_point[0]).astype(np.float32) if zero_point else np.float32(0)
+        return np.asarray((integers.astype(np.float32) - zero) * self.input_scale)
+
+    @property
     def integers(self) -> Array:
         """The weight's integers, as they are stored."""
         return _array(self.weight.inputs[0])

@@ -14,10 +14,11 @@ from ...backends.errors import DataError, UsageError
 from ..base import Array, Context, Contract, Pass, Result
 from ..errors import PassError
 from ..graph import Names
-from ..pruning.layers import Layer, Rows, layer_of
+from ..pruning.layers import Layer, layer_of
 from ..pruning.least_squares import Moments, best_ridge
 from ..pruning.replay import Replay
 from .arithmetic import ACCUMULATOR_LIMIT, SMALLEST_SCALE, WMAX
+from .float_rows import Batches, FloatRows
 from .matrices import largest_sums, matrices, partners, step_matrices
 from .quantized import QuantizedLayer, float_twin, quantized_layers
 from .rounding import Feedback, Grid, error, improved, nearest
@@ -35,8 +36,8 @@ RIDGE = 1e-2
 
 SAMPLES = 256
 
-PLENTY = 24
-"""So many rows for each input tell enough; more of them only take time."""
+ROOM = 512 << 20
+"""Bytes of 8-bit activations that are kept, so that later layers are computed from them."""
 
 HELD = 4
 """One of so many rows of each batch is held out."""
@@ -109,7 +110,7 @@ class Refit(Pass):
             result.decline(node, because=reason)
         if not layers:
             return result
-        fitter = _Fitter(model, context, context.data, self)
+        fitter = _Fitter(model, layers, context, context.data, self)
         errors: dict[str, list[float]] = {}
         for done, layer in enumerate(layers):
             context.progress("fit", done, len(layers))
@@ -127,23 +128,30 @@ class Refit(Pass):
 class _Fitter:
     """Fits one layer after the other of one model."""
 
-    def __init__(self, model: ir.Model, context: Context, data: Data, options: Refit) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        layers: list[QuantizedLayer],
+        context: Context,
+        data: Data,
+        options: Refit,
+    ) -> None:
         twin = float_twin(model)
         self._options = options
-        self._seed = context.seed
         self._names = Names(model)
-        self._twins = {node.outputs[0].name: node for node in twin.graph}
-        self._quantized = Replay(model, data, options.samples, context)
-        self._float = Replay(twin, data, options.samples, context)
+        nodes = {node.outputs[0].name: node for node in twin.graph}
+        self._twins = {layer.name: _twin_of(nodes[layer.name]) for layer in layers}
+        batches = Batches(model, data, options.samples)
+        fitted = [one for one in self._twins.values() if not isinstance(one, str)]
+        self._float = FloatRows(twin, fitted, batches, context)
+        self._quantized = Replay(model, batches, options.samples, context, room=ROOM)
 
     def fit(self, layer: QuantizedLayer) -> list[float] | str:
         """The unexplained part of the variance before and after, or why ``layer`` stays."""
-        twin = layer_of(self._twins[layer.name])
+        twin = self._twins[layer.name]
         if isinstance(twin, str):
             return f"it is not fitted: {twin}"
         prior = twin.weight().astype(np.float64)
-        if prior.shape[1] > INPUTS:
-            return f"it is not fitted: {prior.shape[1]:,} inputs are too many"
         known, held = self._moments(layer, twin)
         moments = known if held is None else known + held
         if not all(np.isfinite(one).all() for one in (moments.gram, moments.cross, moments.power)):
@@ -157,17 +165,13 @@ class _Fitter:
         return self._write(layer, twin, wanted, moments)
 
     def _moments(self, layer: QuantizedLayer, twin: Layer) -> tuple[Moments, Moments | None]:
-        rng = np.random.default_rng(self._seed)
         wide = not all(_is_moderate(size) for size in (layer.input_scale, np.abs(layer.scale)))
         known: Moments | None = None
         held: Moments | None = None
-        inputs, results = (
-            self._quantized.batches(layer.input),
-            self._float.batches(twin.node.outputs[0]),
-        )
-        for x, y in zip(inputs, results, strict=True):
-            rows = self._some(twin.choose(y, rng), twin, len(y), rng)
-            a, wanted = twin.inputs(x, rows), twin.results(y, rows)
+        results = self._float.of(twin)
+        inputs = self._quantized.batches(layer.integer_input)
+        for x, (rows, wanted) in zip(inputs, results, strict=True):
+            a = twin.inputs(layer.dequantized(x), rows)
             if wide:
                 a, wanted = a.astype(np.float64), wanted.astype(np.float64)
             cut = a.shape[1] - a.shape[1] // HELD
@@ -177,12 +181,6 @@ class _Fitter:
         if known is None:
             raise DataError("there is no sample to fit the quantized model to")
         return known, held
-
-    def _some(self, rows: Rows, twin: Layer, samples: int, rng: np.random.Generator) -> Rows:
-        """As many of the chosen ``rows`` of ``samples`` samples as it takes."""
-        each = max(PLENTY * twin.weight().shape[1] // (self._options.samples or SAMPLES), 4)
-        most = each if twin.result_axis == 1 else each * samples
-        return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
     def _write(
         self, layer: QuantizedLayer, twin: Layer, wanted: Array, moments: Moments
@@ -234,6 +232,13 @@ class _Fitter:
         if learned:
             best = improved(best, weight, gram, replace(grid, scale=steps))
         return best, steps
+
+
+def _twin_of(node: ir.Node) -> Layer | str:
+    layer = layer_of(node)
+    if not isinstance(layer, str) and (inputs := layer.weight().shape[1]) > INPUTS:
+        return f"{inputs:,} inputs are too many"
+    return layer
 
 
 def _is_moderate(steps: Array | np.float32) -> bool:

@@ -18,6 +18,9 @@ from ..base import Array
 SWEEPS = 6
 """How often each integer is looked at again at most."""
 
+BLOCK = 64
+"""So many inputs are dealt with before their errors go to all the others at once."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -35,12 +38,12 @@ class Grid:
     partner: Array
     most: Array
 
-    def bounds(self, integers: Array, index: int) -> tuple[Array, Array]:
-        """The least and the greatest integer of input ``index`` for each output, partners given."""
+    def bounds(self, integers: Array, index: int) -> tuple[Array | int, Array | int]:
+        """The least and the greatest integer of input ``index``, given those ``[input, output]``."""
         other = self.partner[index]
         if other < 0:
-            return np.full_like(self.most, -self.limit), np.full_like(self.most, self.limit)
-        beside = integers[:, other]
+            return -self.limit, self.limit
+        beside = integers[other]
         low = np.maximum(-self.most - beside, -self.limit)
         return low, np.minimum(self.most - beside, self.limit)
 
@@ -81,40 +84,68 @@ class Feedback:
             LinAlgError: ``moments`` is not positive definite.
         """
         order = np.argsort(-np.diag(moments), kind="stable")
-        inverse = np.linalg.inv(moments[np.ix_(order, order)])
-        return cls(order, np.linalg.cholesky((inverse + inverse.T) / 2).T)
+        # With the inputs in reverse, the inverse of a factor of the moments is one of the inverse.
+        backwards = np.ix_(order[::-1], order[::-1])
+        lower = _inverse(np.linalg.cholesky(moments[backwards]))
+        return cls(order, np.ascontiguousarray(lower[::-1, ::-1]))
 
     def round(self, weight: Array, grid: Grid) -> Array:
         """Integers for ``weight[output, input]``, chosen one input after the other."""
         left = np.ascontiguousarray(weight[:, self.order].T)
-        integers = np.zeros_like(weight)
-        for at, index in enumerate(self.order):
-            # What is not chosen yet counts as zero, so the later one of a pair gives way.
-            chosen = np.clip(np.rint(left[at] / grid.scale), *grid.bounds(integers, index))
-            integers[:, index] = chosen
-            off = (left[at] - chosen * grid.scale) / self.factor[at, at]
-            left[at + 1 :] -= np.outer(self.factor[at, at + 1 :], off)
-        return integers
+        integers = np.zeros((weight.shape[1], weight.shape[0]))
+        for start in range(0, len(left), BLOCK):
+            block = slice(start, min(start + BLOCK, len(left)))
+            factor, near = self.factor[block, block], left[block]
+            off = np.empty_like(near)
+            for at, index in enumerate(self.order[block]):
+                # What is not chosen yet counts as zero, so the later one of a pair gives way.
+                low, high = grid.bounds(integers, index)
+                chosen = np.minimum(np.maximum(np.rint(near[at] / grid.scale), low), high)
+                integers[index] = chosen
+                off[at] = (near[at] - chosen * grid.scale) / factor[at, at]
+                near[at + 1 :] -= factor[at, at + 1 :, None] * off[at]
+            left[block.stop :] -= self.factor[block, block.stop :].T @ off
+        return np.ascontiguousarray(integers.T)
+
+
+def _inverse(lower: Array) -> Array:
+    """The inverse of a lower triangular matrix, by halves."""
+    size = len(lower)
+    if size <= BLOCK:
+        return np.asarray(np.linalg.inv(lower))
+    half = size // 2
+    found = np.zeros_like(lower)
+    found[:half, :half] = _inverse(lower[:half, :half])
+    found[half:, half:] = _inverse(lower[half:, half:])
+    found[half:, :half] = -found[half:, half:] @ (lower[half:, :half] @ found[:half, :half])
+    return found
 
 
 def improved(integers: Array, weight: Array, moments: Array, grid: Grid) -> Array:
     """``integers``, changed one at a time as long as that makes the error smaller."""
-    integers = integers.copy()
-    gradient = (integers * grid.scale[:, None] - weight) @ moments
+    integers = np.ascontiguousarray(integers.T)
+    gradient = moments @ (integers * grid.scale - weight.T)
     curvature = np.diag(moments)
     for _ in range(SWEEPS):
         changes = 0
-        for index in range(len(moments)):
-            if curvature[index] <= 0:
-                continue
-            best = integers[:, index] - gradient[:, index] / (curvature[index] * grid.scale)
-            new = np.clip(np.rint(best), *grid.bounds(integers, index))
-            step = (new - integers[:, index]) * grid.scale
-            (moved,) = np.nonzero(step)
-            if moved.size:
-                integers[moved, index] = new[moved]
-                gradient[moved] += step[moved, None] * moments[index]
-                changes += moved.size
+        for start in range(0, len(moments), BLOCK):
+            block = slice(start, min(start + BLOCK, len(moments)))
+            inner, near = moments[block, block], gradient[block].copy()
+            steps = np.zeros_like(near)
+            for at, index in enumerate(range(block.start, block.stop)):
+                if curvature[index] <= 0:
+                    continue
+                best = integers[index] - near[at] / (curvature[index] * grid.scale)
+                low, high = grid.bounds(integers, index)
+                new = np.minimum(np.maximum(np.rint(best), low), high)
+                moved = new - integers[index]
+                if moved.any():
+                    steps[at] = moved * grid.scale
+                    integers[index] = new
+                    near[at + 1 :] += inner[at + 1 :, at, None] * steps[at]
+                    changes += 1
+            if steps.any():
+                gradient += moments[:, block] @ steps
         if not changes:
             break
-    return integers
+    return np.ascontiguousarray(integers.T)
