@@ -3,10 +3,11 @@
 Every tool calibrates on the same 256 unlabelled digits, several times on others, and is tested on
 the 2,000 test digits, which no calibration sees. The noise is that of all outputs against the float
 net, in decibels: ``real`` with the kernels of this CPU, ``simulated`` with optimizations off, in
-float arithmetic, ``saturating`` with the kernels of a CPU without VNNI, emulated on the first 50
-digits. One calibration moves it by more than a decibel, so means over several count. Speed is that
-of one file against the one that ONNX Runtime's tool makes with 8 bits per channel (U8S8), at batch
-1 and 32, one thread.
+float arithmetic, on the first 500 digits, ``gap`` what is lost between both on those,
+``saturating`` with the kernels of a CPU without VNNI, emulated on the first 50 digits. One
+calibration moves it by more than a decibel, so means over several count. Speed is that of one file
+against the one that ONNX Runtime's tool makes with 8 bits per channel (U8S8), at batch 1 and 32,
+one thread.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ from .zoo.digits import DATA, Digits, load, shipped_for_testing, split
 
 NETS = ("mnist_cnn_0", "mnist_resnet", "mnist_mobilenet")
 SAMPLES = 256
+SIMULATED = 500
 EMULATED = 50
 BATCHES = (1, 32)
 BASELINE = "ORT per channel"
 CHUNK = 100
-KEYS = ("real", "simulated", "saturating", "spread")
+KEYS = ("real", "simulated", "gap", "saturating", "spread")
 LEVELS = {
     "real": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "simulated": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -151,26 +153,36 @@ def layout(net: str) -> str:
     return "nhwc" if "cnn" in net else "nchw"
 
 
-def measure(net: str, tool: str, digits: Digits, subset: int) -> dict[str, Any]:
-    """One calibration: noise in decibels, accuracy in percent, seconds; JSON-ready."""
-    images = _images(net, digits, subset)
+def measure(net: str, tool: str, digits: Digits, subsets: int) -> list[dict[str, Any]]:
+    """For each calibration: noise in decibels, accuracy in percent, seconds; JSON-ready."""
     test, source = shipped_for_testing(), SHIPPED / f"{net}.onnx"
     pixels = test.pixels(layout(net))
-    reference = run(source, pixels, "simulated")
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "result.onnx"
-        started = time.perf_counter()
-        TOOLS[tool][1](source, result, images)
-        found: dict[str, Any] = {"seconds": time.perf_counter() - started}
-        for arithmetic in LEVELS:
-            answers = run(result, pixels, arithmetic)
-            fidelity = Fidelity()
-            fidelity.update(reference, answers)
-            found[arithmetic] = fidelity.sqnr_db
-            found[f"top1_{arithmetic}"] = 100 * float((answers.argmax(1) == test.labels).mean())
-        found["saturating"] = _saturating(result, reference[:EMULATED], pixels[:EMULATED])
-        found["bytes"] = result.stat().st_size
-    return found
+    reference = run(source, pixels, "real")
+    rows = []
+    for subset in range(subsets):
+        with tempfile.TemporaryDirectory() as folder:
+            result = Path(folder) / "result.onnx"
+            started = time.perf_counter()
+            TOOLS[tool][1](source, result, _images(net, digits, subset))
+            found: dict[str, Any] = {"seconds": time.perf_counter() - started}
+            real = run(result, pixels, "real")
+            simulated = run(result, pixels[:SIMULATED], "simulated")
+            found["real"] = noise(reference, real)
+            found["simulated"] = noise(reference[:SIMULATED], simulated)
+            found["gap"] = noise(reference[:SIMULATED], real[:SIMULATED]) - found["simulated"]
+            found["saturating"] = _saturating(result, reference[:EMULATED], pixels[:EMULATED])
+            for name, answers in (("float", reference), ("real", real)):
+                found[f"top1_{name}"] = 100 * float((answers.argmax(1) == test.labels).mean())
+            found["bytes"] = result.stat().st_size
+        rows.append(found)
+    return rows
+
+
+def noise(reference: Array, answers: Array) -> float:
+    """The noise of ``answers``, in decibels below ``reference``."""
+    fidelity = Fidelity()
+    fidelity.update(reference, answers)
+    return fidelity.sqnr_db
 
 
 def speeds(net: str, tool: str, digits: Digits, seconds: float) -> dict[str, Any]:
@@ -209,10 +221,8 @@ def run(model: Path, pixels: Array, arithmetic: str) -> Array:
 
 def _saturating(model: Path, reference: Array, pixels: Array) -> float:
     """The noise of ``model`` on a CPU whose kernels saturate."""
-    fidelity = Fidelity()
     answers = answers_on(ir.load(model), {"image": pixels}, Target("cpu", frozenset({"avx2"})))
-    fidelity.update(reference, next(iter(answers.values())))
-    return fidelity.sqnr_db
+    return noise(reference, next(iter(answers.values())))
 
 
 def mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -235,21 +245,19 @@ def quantization_suite(
 ) -> None:
     """Quantize the shipped nets by onnxpress and by other tools: noise, accuracy and speed."""
     source = split(load(digits))[0] if digits is not None else _shipped()
-    shown = table("net", "tool", "real dB", "simulated dB", "AVX2 dB", "spread", "top-1", "s",
-                  "x ORT, batch 1", "", "batch 32", "")  # fmt: skip
+    shown = table("net", "tool", "real dB", "simulated dB", "gap dB", "AVX2 dB", "spread",
+                  "top-1", "s", "x ORT, batch 1", "", "batch 32", "")  # fmt: skip
+    known = [name for name, (module, _) in TOOLS.items() if importlib.util.find_spec(module)]
     rows = []
     for net in nets.split(","):
         for tool in tools.split(";"):
             row: dict[str, Any] = {"net": net, "tool": tool}
             try:
-                row["runs"] = [
-                    apart(measure, net, tool, source, subset, limit=limit)
-                    for subset in range(subsets)
-                ]
+                row["runs"] = apart(measure, net, tool, source, subsets, limit=limit)
                 row["latency"] = apart(speeds, net, tool, source, seconds, limit=limit)
             except CallError as error:
                 row["failed"] = str(error)
-                shown.add_row(net, tool, "fails", *[""] * 9)
+                shown.add_row(net, tool, "fails", *[""] * 10)
                 say(f"{net}, {tool}: {error}")
             else:
                 row |= (means := mean(row["runs"]))
@@ -260,9 +268,9 @@ def quantization_suite(
                 shown.add_row(net, tool, *cells)
                 say(f"{net}, {tool}: {', '.join(cells)}")
             rows.append(row)
+            store.save("quantization", {"rows": rows, "installed": known}, folder=results)
     Console(width=160).print(shown)
-    known = [name for name, (module, _) in TOOLS.items() if importlib.util.find_spec(module)]
-    wrote(store.save("quantization", {"rows": rows, "installed": known}, folder=results))
+    wrote(store.path_of("quantization", results))
 
 
 def _shipped() -> Digits:

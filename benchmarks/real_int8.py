@@ -22,13 +22,14 @@ from onnxpress.backends.environment import detect_target
 from onnxpress.backends.ort import session_of
 from onnxpress.compiler.latency import latency_before_and_after
 from onnxpress.compiler.pipeline import parse, preset
+from onnxpress.compiler.schemes import passes_of
 
 from . import text_lines
 from .corpus import CorpusError, load_corpus
 from .decisions import Floats, recording, windows
 from .printing import latency_cells, say, table
 
-PASSES = "fold-batch-norm,insert-qdq,refit"
+PASSES = passes_of("int8")
 _SOURCES = ("/usr/share", "/usr/lib/python3*", "/etc")
 _EXTENSIONS = (".py", ".sh", ".h", ".html", ".json", ".xml", ".svg", ".png", ".gz", ".txt", ".pl",
                ".ttf", ".css", ".js", ".md", ".so", ".pyc", ".conf")  # fmt: skip

@@ -170,10 +170,10 @@ class _Fitter:
         held: Moments | None = None
         results = self._float.of(twin)
         inputs = self._quantized.batches(layer.integer_input)
-        for x, (rows, wanted) in zip(inputs, results, strict=True):
+        for x, (rows, y) in zip(inputs, results, strict=True):
             a = twin.inputs(layer.dequantized(x), rows)
-            if wide:
-                a, wanted = a.astype(np.float64), wanted.astype(np.float64)
+            kind = np.float64 if wide else np.float32
+            a, wanted = a.astype(kind, copy=False), y.astype(kind, copy=False)
             cut = a.shape[1] - a.shape[1] // HELD
             centred = layer.bias is not None
             known = _added(known, a[:, :cut], wanted[:, :cut], centred=centred)

@@ -39,7 +39,7 @@ class Grid:
     most: Array
 
     def bounds(self, integers: Array, index: int) -> tuple[Array | int, Array | int]:
-        """The least and the greatest integer of input ``index``, given those ``[input, output]``."""
+        """The least and the greatest for input ``index``, given all ``integers[input, output]``."""
         other = self.partner[index]
         if other < 0:
             return -self.limit, self.limit
