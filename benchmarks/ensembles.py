@@ -1,14 +1,15 @@
 """One merged model against its members run one by one: how fast each layout is, and which pays.
 
-Both sides are called as a user calls them: ``session.run`` from arrays to arrays; the members'
-answers are combined in NumPy, outside any session.
+Both sides are called as a user calls them, each in a process of its own: ``session.run`` from
+arrays to arrays; the members' answers are combined in NumPy, outside any session.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,17 @@ import onnx.parser
 import onnx_ir as ir
 
 import onnxpress
-from onnxpress.backends.base import Array, SessionConfig
-from onnxpress.backends.ort import OrtSession, session_of
+from onnxpress.backends.base import SessionConfig
 from onnxpress.backends.targets import Target
-from onnxpress.backends.timing import compare_latency
-from onnxpress.compiler.layouts import FORMS, batch_feeds, choose_layout
+from onnxpress.backends.timing import Timings, compare_latency
+from onnxpress.compiler.layouts import FORMS, batch_feeds, choose_layout, choose_waiting
 from onnxpress.compiler.manager import PassManager
 from onnxpress.compiler.pipeline import Pipeline, preset
 from onnxpress.compiler.settings import Settings
 from onnxpress.passes.base import Context
 from onnxpress.passes.ensembles.combine import Combine
 
+from .contenders import Contest, Way
 from .corpus import SHIPPED, load_corpus
 
 TRIO = ("oskut-deepcut", "oskut-tl-deepcut-ws", "oskut-tl-deepcut-tnhc")
@@ -103,35 +104,48 @@ def shared_backbone() -> tuple[ir.Model, ir.Model]:
     return models[0], models[1]
 
 
-def measure(case: Case, *, seconds: float = 1.0) -> Iterator[dict[str, Any]]:
-    """A row for each number of threads and batch size; JSON-ready.
+def measure(case: Case, threads: int, batch: int, *, seconds: float = 1.0) -> dict[str, Any]:
+    """What the ways to run ``case`` take on so many threads; JSON-ready.
 
-    ``speedup`` is against the members one after another in sessions of their own, ``threads_apart``
-    against each in a thread of its own, ``of_best`` the latency of the best layout over that of the
-    one that ``auto`` chose, which was timed before and apart.
+    ``auto`` is what ``onnxpress merge --layout auto`` writes: a layout and, where others are
+    faster, session options, both chosen before and apart. ``against`` compares it with every
+    alternative, the members one after another (``apart``) and each in a thread of its own, with
+    sessions of one thread (``at once``), among them.
     """
     merged = case.merged()
     target = Target("cpu")
     base = preset(2, target)
     layouts = dict(compiled(merged, base, target))
-    for threads in THREADS:
-        config = SessionConfig(threads=threads)
-        members = [session_of(model, config) for model in case.models]
-        sessions = {name: session_of(model, config) for name, model in layouts.items()}
-        for batch in BATCHES:
-            feeds = dict(batch_feeds(merged, batch, None, {}, 0))
-            settings = Settings(target=target, time=True, threads=threads)
-            _, chosen = choose_layout(merged, base, "auto", settings, (batch,))
-            with ThreadPoolExecutor(len(members)) as pool:
-                runs = {
-                    "apart": apart(case, members, feeds),
-                    "threads": apart(case, members, feeds, pool),
-                    **{name: together(session, feeds) for name, session in sessions.items()},
-                }
-                timings = compare_latency(
-                    list(runs.values()), list(runs), seconds=seconds * len(runs)
-                )
-            yield row(case, threads, batch, timings, chosen["passes"])
+    feeds = dict(batch_feeds(merged, batch, None, {}, 0))
+    settings = Settings(target=target, time=True, threads=threads)
+    _, layout = choose_layout(merged, base, "auto", settings, (batch,))
+    chosen = layout["passes"]
+    config, waiting = choose_waiting(layouts[chosen], settings, (batch,))
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / f"{at}.onnx" for at, name in enumerate(layouts)}
+        for name, file in files.items():
+            onnxpress.save(layouts[name], file)
+        members = tuple(Path(folder) / f"{name}.onnx" for name in case.names)
+        for model, file in zip(case.models, members, strict=True):
+            onnxpress.save(model, file)
+        plain, single = SessionConfig(threads=threads), SessionConfig(threads=1)
+        mean = case.combine != "none"
+        ways = {
+            "apart": Way(members, plain, mean=mean),
+            "at once": Way(members, single, at_once=True, mean=mean),
+            **{name: Way((file,), plain) for name, file in files.items()},
+        }
+        if config is not None:
+            ways["auto"] = Way((files[chosen],), config)
+        with Contest(list(ways.values()), feeds) as contest:
+            runs = contest.contenders
+            timings = compare_latency(runs, list(ways), seconds=seconds * len(runs))
+    at = list(ways).index("auto" if config is not None else chosen)
+    return row(case, threads, batch, timings, at) | {
+        "chosen": chosen,
+        "options": waiting.get("options", {}),
+        "load": os.getloadavg()[0],
+    }
 
 
 def compiled(merged: ir.Model, base: Pipeline, target: Target) -> Iterator[tuple[str, ir.Model]]:
@@ -143,58 +157,32 @@ def compiled(merged: ir.Model, base: Pipeline, target: Target) -> Iterator[tuple
             yield passes, run.model
 
 
-def apart(
-    case: Case,
-    members: Sequence[OrtSession],
-    feeds: dict[str, Array],
-    pool: ThreadPoolExecutor | None = None,
-) -> Callable[[], object]:
-    """Runs the members, one after another or all at once in ``pool``, and combines in NumPy."""
-    values = list(feeds.values())
-    own = [
-        {spec.name: value for spec, value in zip(member.inputs, values, strict=True)}
-        for member in members
-    ]
-    natives = [member.native for member in members]
-
-    def one(index: int) -> Array:
-        answer: Array = natives[index].run(None, own[index])[0]
-        return answer
-
-    def run() -> object:
-        answers = list((map if pool is None else pool.map)(one, range(len(members))))
-        return answers if case.combine == "none" else np.mean(answers, axis=0)
-
-    return run
+def sizes(case: Case) -> dict[str, Any]:
+    """The bytes of the members' files and of the merged one's."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{name}.onnx" for name in (*case.names, "merged")]
+        for model, file in zip((*case.models, case.merged()), files, strict=True):
+            onnxpress.save(model, file)
+        *members, merged = [file.stat().st_size for file in files]
+    return {"case": case.name, "members": sum(members), "merged": merged}
 
 
-def together(session: OrtSession, feeds: dict[str, Array]) -> Callable[[], list[Array]]:
-    """Runs the merged model."""
-    native = session.native
-
-    def run() -> list[Array]:
-        answers: list[Array] = native.run(None, feeds)
-        return answers
-
-    return run
-
-
-def row(case: Case, threads: int, batch: int, timings: Any, chosen: str) -> dict[str, Any]:
-    """What was measured, as one row."""
-    names = list(timings.names)
-    median = dict(zip(names, (one.median_ms for one in timings.latencies), strict=True))
-    layouts = {name: ms for name, ms in median.items() if name not in {"apart", "threads"}}
-    at = names.index(chosen)
-    pair = timings.pair(0, at)
+def row(case: Case, threads: int, batch: int, timings: Timings, auto: int) -> dict[str, Any]:
+    """What was measured, as one row; ``auto`` is the place of what ``--layout auto`` gives."""
+    pairs = {name: timings.pair(at, auto) for at, name in enumerate(timings.names) if at != auto}
+    nearest = min(pairs.values(), key=lambda pair: pair.speedup)
     return {
         "case": case.name,
         "members": len(case.models),
         "threads": threads,
         "batch": batch,
-        "median_ms": median,
-        "chosen": chosen,
-        "speedup": pair.speedup,
-        "ci95": list(pair.ci95),
-        "threads_apart": timings.pair(1, at).speedup,
-        "of_best": min(layouts.values()) / median[chosen],
+        "median_ms": {
+            name: latency.median_ms
+            for name, latency in zip(timings.names, timings.latencies, strict=True)
+        },
+        "against": {
+            name: {"speedup": pair.speedup, "ci95": list(pair.ci95)} for name, pair in pairs.items()
+        },
+        "of_best": nearest.speedup,
+        "of_best_ci95": list(nearest.ci95),
     }

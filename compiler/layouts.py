@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import onnx_ir as ir
@@ -14,11 +17,16 @@ from ..backends.data import Data
 from ..backends.errors import BackendError, DataError
 from ..backends.feeds import dynamic_dims
 from ..backends.ort import session_of
+from ..backends.remote import RemoteSession
 from ..backends.timing import EFFECT, compare_latency
+from ..passes.analysis.cost import weight_bytes
 from ..passes.base import Context
-from .latency import timing_feeds
+from .latency import LARGE, timing_feeds
 from .manager import PassManager
+from .model_io import save
 from .pipeline import Pipeline, parse
+from .session_duel import Duels
+from .session_search import SessionSearch, waiting_changes
 from .settings import Settings
 
 Layout: TypeAlias = Literal["auto", "stacked", "side-by-side", "mixed"]
@@ -125,17 +133,93 @@ def _times(
 ) -> tuple[dict[int, list[float]], str]:
     """By batch size the median of each candidate in milliseconds; else why there is none."""
     config = SessionConfig(provider=settings.target.provider, threads=settings.threads)
+    models = [one.model for one in candidates]
     times = {}
     try:
-        sessions = [session_of(one.model, config) for one in candidates]
         for size in batches:
             feeds = batch_feeds(model, size, settings.data, settings.dims, settings.seed)
-            runs = [session.bind(feeds) for session in sessions]
-            timings = compare_latency(runs, seconds=_SECONDS * len(runs), seed=settings.seed)
+            with _Opened(models, config, feeds) as runs:
+                timings = compare_latency(runs, seconds=_SECONDS * len(runs), seed=settings.seed)
             times[size] = [latency.median_ms for latency in timings.latencies]
     except (BackendError, DataError) as error:
         return {}, error.message
     return times, ""
+
+
+class _Opened:
+    """``models`` bound to ``feeds``, ready to be timed against each other.
+
+    On more than one thread each has a process of its own: threads that spin after a run would take
+    the cores from the session that is timed next.
+    """
+
+    def __init__(self, models: Sequence[ir.Model], config: SessionConfig, feeds: Feeds) -> None:
+        self._models, self._config, self._feeds = models, config, feeds
+        self._stack = ExitStack()
+
+    def __enter__(self) -> list[Callable[[], None]]:
+        config, feeds = self._config, self._feeds
+        if config.threads == 1 or max(map(weight_bytes, self._models)) > LARGE:
+            return [session_of(model, config).bind(feeds) for model in self._models]
+        with self._stack as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxpress-")))
+            opened: list[Callable[[], None]] = []
+            for number, model in enumerate(self._models):
+                save(model, file := folder / f"{number}.onnx")
+                opened.append(stack.enter_context(RemoteSession(file, config, feeds)))
+            self._stack = stack.pop_all()
+        return opened
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def choose_waiting(
+    model: ir.Model, settings: Settings, batches: Sequence[int] = (1,)
+) -> tuple[SessionConfig | None, dict[str, Any]]:
+    """Whether threads of ``model`` that sleep between nodes, or one thread, are faster here.
+
+    Returns:
+        The options that are faster at every batch size, ``None`` for the default ones, and the
+        report, as :func:`~.session_duel.choose_session` gives them.
+    """
+    if not settings.time or settings.threads == 1:
+        return None, {"status": "not-measured", "reason": "there is one thread, or no timing"}
+    if weight_bytes(model) > LARGE:
+        reason = "the weights are too large to be loaded by several processes"
+        return None, {"status": "not-measured", "reason": reason}
+    settings.progress("timing threads", 0, None)
+    with ExitStack() as stack:
+        file = (
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxpress-"))) / "m.onnx"
+        )
+        save(model, file)
+        try:
+            duels = [
+                stack.enter_context(
+                    Duels(
+                        file,
+                        batch_feeds(model, size, settings.data, settings.dims, settings.seed),
+                        seed=settings.seed,
+                    )
+                )
+                for size in batches
+            ]
+        except (BackendError, DataError) as error:
+            return None, {"status": "not-measured", "reason": error.message}
+
+        def least(before: SessionConfig, after: SessionConfig, seconds: float) -> dict[str, Any]:
+            """The duel at the batch size at which ``after`` gains least."""
+            found = [duel(before, after, seconds) for duel in duels]
+            return min(found, key=lambda one: float(one.get("speedup", 0)))
+
+        return SessionSearch(
+            SessionConfig(provider=settings.target.provider, threads=settings.threads),
+            least,
+            disagreement=lambda _: "",
+            changes=waiting_changes(),
+            progress=settings.progress,
+        ).run()
 
 
 def batch_feeds(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -56,6 +56,7 @@ class SessionSearch:
         disagreement: How the answers differ from the default session's; empty where they agree.
         cores: How many cores there are for threads to run on.
         choose_threads: Whether the number of threads is to be chosen.
+        changes: What to try, in order, instead of all there is.
         deadline: When to stop trying, by ``clock``.
         progress: Called as ``progress(stage, done, total)``.
         clock: Seconds of a monotonic clock.
@@ -66,6 +67,7 @@ class SessionSearch:
     disagreement: Callable[[SessionConfig], str]
     cores: int = 1
     choose_threads: bool = True
+    changes: Iterable[Change] | None = None
     deadline: float = float("inf")
     progress: Progress = silent
     clock: Callable[[], float] = time.monotonic
@@ -74,7 +76,7 @@ class SessionSearch:
     def run(self) -> tuple[SessionConfig | None, dict[str, Any]]:
         """The best options, ``None`` where nothing beats the default session, and the report."""
         best = self.default
-        changes = list(self._changes())
+        changes = list(self._changes() if self.changes is None else self.changes)
         for number, change in enumerate(changes):
             candidate = change(best)
             if candidate == best:
@@ -138,6 +140,14 @@ class SessionSearch:
         if found.get("verdict") != "faster":
             return None, report | {"verdict": "no faster options were found"}
         return best, report | found | {"options": options_of(best)}
+
+
+def waiting_changes() -> tuple[Change, ...]:
+    """Threads that sleep while there is nothing for them to do, and no threads at all.
+
+    Threads that spin are there sooner, and take the cores from whatever else runs on them.
+    """
+    return _entry(SPINNING, "0"), _setting(threads=1)
 
 
 def thread_counts(cores: int) -> list[int]:

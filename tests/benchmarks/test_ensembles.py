@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks import ensembles, ensembles_suite
-from benchmarks.ensembles import Case, apart, compiled, perceptron, together
+import onnxpress
+from benchmarks import ensemble_equalities, ensembles, ensembles_suite
+from benchmarks.contenders import Way
+from benchmarks.ensembles import Case, compiled, perceptron
+from benchmarks.perturbed import perturbed
+from benchmarks.zoo.digits import shipped_for_testing
 from onnxpress.backends.base import SessionConfig
-from onnxpress.backends.ort import session_of
 from onnxpress.backends.targets import Target
 from onnxpress.compiler.layouts import FORMS
 from onnxpress.compiler.pipeline import parse
+from onnxpress.passes.ensembles.combine import Combine
 
 SMALL = Case("small", tuple(perceptron(seed, (6, 5, 4)) for seed in range(3)))
+ONE = SessionConfig(threads=1)
 
 
-def test_apart_and_every_layout_answer_the_same() -> None:
+def test_apart_and_every_layout_answer_the_same(tmp_path: Path) -> None:
     merged = SMALL.merged()
-    x = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
-    one_thread = SessionConfig(threads=1)
-    members = [session_of(model, one_thread) for model in SMALL.models]
-    expected = apart(SMALL, members, {"x": x})()
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)}
+    members = tuple(tmp_path / f"{name}.onnx" for name in SMALL.names)
+    for model, file in zip(SMALL.models, members, strict=True):
+        onnxpress.save(model, file)
+    (expected,) = Way(members, ONE, mean=True).open(feeds)()
     layouts = dict(compiled(merged, parse("fold-constants,cleanup"), Target("cpu")))
 
     assert layouts.keys() == FORMS.keys()
+    (at_once,) = Way(members, ONE, at_once=True, mean=True).open(feeds)()
+    np.testing.assert_array_equal(at_once, expected)
     for model in layouts.values():
-        (answer,) = together(session_of(model, one_thread), {"x": x})()
-        np.testing.assert_allclose(answer, np.asarray(expected), rtol=1e-5, atol=1e-6)
+        onnxpress.save(model, tmp_path / "merged.onnx", force=True)
+        (answer,) = Way((tmp_path / "merged.onnx",), ONE).open(feeds)()
+        np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_heads_share_their_backbone() -> None:
@@ -36,16 +47,59 @@ def test_heads_share_their_backbone() -> None:
     nodes = sum(len(model.graph) for model in models)
 
     assert len(case.merged().graph) < nodes * 0.6
+    sizes = ensembles.sizes(case)
+    assert sizes["merged"] < sizes["members"] * 0.55
+
+
+@pytest.mark.parametrize("combine", ["mean", "vote", "stack", "logistic", "none"])
+def test_small_members_are_equal_to_numpy(combine: Combine) -> None:
+    for form in ("", "stack-members"):
+        row = ensemble_equalities.check(SMALL, combine, form)
+        assert row["equal"], row
+
+
+def test_what_does_not_fit_is_refused_by_name() -> None:
+    case = Case("unlike", (perceptron(0, (6, 5, 4)), perceptron(1, (6, 5, 3))))
+
+    row = ensemble_equalities.check(case, "mean", "")
+
+    assert "'m1'" in row["refused"]
+    assert list(ensembles_suite.equal_lines([row])) == [
+        "unlike: 0 of 0 equal, at most 0.0e+00 apart; refused: mean"
+    ]
+
+
+def test_a_digit_is_moved_a_little() -> None:
+    digits = shipped_for_testing()[:50]
+
+    found = perturbed(digits, 2)
+
+    assert found.images.shape == (100, 28, 28)
+    assert found.labels.tolist() == digits.labels.tolist() * 2
+    ink = found.images.sum((1, 2)) / np.tile(digits.images.sum((1, 2)), 2)
+    assert 0.8 < np.median(ink) < 1.2
+    assert (found.images[:50] != digits.images).any((1, 2)).all()
+
+
+def test_rows_are_kept_and_replaced(tmp_path: Path) -> None:
+    rows = ensembles_suite.Rows(tmp_path, keep=False)
+    for right in (1, 2):
+        rows.put("accuracy", {"model": "a"}, {"model": "a", "right": right})
+
+    again = ensembles_suite.Rows(tmp_path, keep=True)
+
+    assert again.of("accuracy") == [{"model": "a", "right": 2}]
+    assert again.has("accuracy", {"model": "a"})
+    assert not again.has("speed", {"case": "a"})
 
 
 @pytest.mark.slow
-def test_a_row_has_a_speedup_for_each_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ensembles, "THREADS", (1,))
-    monkeypatch.setattr(ensembles, "BATCHES", (2,))
+def test_a_row_has_a_speedup_for_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxpress.compiler.layouts._SECONDS", 0.01)
 
-    (row,) = ensembles.measure(SMALL, seconds=0.01)
+    row = ensembles.measure(SMALL, 1, 2, seconds=0.01)
 
     assert (row["members"], row["threads"], row["batch"]) == (3, 1, 2)
-    assert 0 < row["of_best"] <= 1
+    assert row["of_best"] > 0
+    assert {"apart", "at once"} < row["against"].keys()
     assert len(ensembles_suite.cells(row)) == 12

@@ -7,11 +7,13 @@ import onnx_ir as ir
 import pytest
 
 import onnxpress
+from onnxpress.backends.base import SessionConfig
 from onnxpress.backends.ort import session_of
-from onnxpress.compiler import layouts
+from onnxpress.compiler import layouts, session_search
 from onnxpress.compiler.compile import compile_model
-from onnxpress.compiler.layouts import Layout, choose_layout, layout_text
+from onnxpress.compiler.layouts import Layout, choose_layout, choose_waiting, layout_text
 from onnxpress.compiler.pipeline import parse
+from onnxpress.compiler.session_search import SPINNING, waiting_changes
 from onnxpress.compiler.settings import Settings
 
 BASE = parse("fold-constants,cleanup")
@@ -94,3 +96,28 @@ def test_without_timing(layout: Layout, passes: str) -> None:
 
     assert found["passes"] == passes
     assert found["status"] == "not-measured"
+
+
+def test_threads_may_sleep_or_not_be_there() -> None:
+    changed = [change(SessionConfig(threads=2)) for change in waiting_changes()]
+
+    assert [(one.threads, one.entries.get(SPINNING)) for one in changed] == [(2, "0"), (1, None)]
+
+
+def test_on_two_threads_each_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "_SECONDS", 0.01)
+    for name in ("SECONDS", "CLOSING"):
+        monkeypatch.setattr(session_search, name, 0.01)
+    model, settings = ensemble(8, 8), Settings(time=True, threads=2)
+
+    _, found = choose_layout(model, BASE, "stacked", settings)
+    config, report = choose_waiting(model, settings, (1, 2))
+
+    assert found["status"] == report["status"] == "measured"
+    assert len(report["tried"]) == 2
+    assert config is None or config.threads in {1, 2}
+
+
+def test_one_thread_has_nothing_to_wait_for() -> None:
+    for settings in (Settings(time=True, threads=1), Settings(threads=2)):
+        assert choose_waiting(ensemble(8, 8), settings)[1]["status"] == "not-measured"
