@@ -25,7 +25,7 @@ from .perturbed import perturbed
 from .zoo.digits import load, split
 
 NAMES = tuple(f"mnist_cnn_{index}" for index in range(4))
-COPIES = 4
+COPIES = 2
 _BATCH = 500
 
 
