@@ -32,6 +32,7 @@ def merge_models(
     labels: Path | None = None,
     uncertainty: bool = False,
     inputs: Mapping[str, Mapping[str, str]] | None = None,
+    tolerance: float = 0.0,
     progress: Progress = silent,
 ) -> MergeResult:
     """Merge ``models``, and fit first what is fitted: ``stack``, ``logistic``, weights not given.
@@ -45,6 +46,7 @@ def merge_models(
         labels: A ``.npy`` file of what the samples should be answered.
         uncertainty: Also answer with how far the members are from each other.
         inputs: By member, which of its inputs is which of the first member's.
+        tolerance: How far weights may be from each other to be stored once.
         progress: Told of the stages.
 
     Raises:
@@ -81,6 +83,7 @@ def merge_models(
         linear=linear,
         uncertainty=uncertainty,
         inputs=inputs,
+        tolerance=tolerance,
     )
     merged.details["notes"] += note
     return merged

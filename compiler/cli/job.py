@@ -44,6 +44,7 @@ class Job:
     labels: Path | None = None
     uncertainty: bool = False
     inputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    tolerance: float = 0.0
     soup: Literal["uniform", "greedy"] = "uniform"
     force_soup: bool = False
     layout: Layout | None = None

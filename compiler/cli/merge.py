@@ -66,6 +66,16 @@ def merge(
             rich_help_panel=common.REWRITING,
         ),
     ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--share-tolerance",
+            metavar="T",
+            help="Store weights once that differ by at most this part of the largest; changes "
+            "answers. 0 (default) shares equal ones alone.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = 0.0,
     soup: Annotated[
         Literal["uniform", "greedy"],
         typer.Option(
@@ -143,6 +153,7 @@ def merge(
             labels=labels,
             uncertainty=uncertainty,
             inputs=_read_map(mapped),
+            tolerance=tolerance,
             soup=soup,
             force_soup=force_soup,
             layout=layout,

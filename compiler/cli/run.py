@@ -104,6 +104,7 @@ def _read(job: Job, progress: Progress) -> tuple[ir.Model, list[str]]:
         labels=job.labels,
         uncertainty=job.uncertainty,
         inputs=job.inputs,
+        tolerance=job.tolerance,
         progress=progress,
     )
     return merged.model, list(merged.details["notes"])

@@ -41,10 +41,11 @@ def merge(
     linear: Linear | Logistic | None = None,
     uncertainty: bool = False,
     inputs: Mapping[str, Mapping[str, str]] | None = None,
+    tolerance: float = 0.0,
 ) -> MergeResult:
     """Merge ``models`` into one; see :class:`Merge`, of which this is the short form."""
     given = None if weights is None else tuple(weights)
-    how = Merge(combine, given, linear, uncertainty, inputs or {})
+    how = Merge(combine, given, linear, uncertainty, inputs or {}, tolerance)
     return how(models, names=names)
 
 
@@ -82,6 +83,8 @@ class Merge:
             ``output/disagreement``: the share of members that do not rank first what most do.
         inputs: By member, which of its inputs is which of the first member's, where neither the
             name nor the order says so.
+        tolerance: How far weights may be from each other to be stored, and computed with, once, as
+            a part of the largest; 0 shares equal ones alone, and anything else changes answers.
     """
 
     combine: Combine = "mean"
@@ -89,6 +92,7 @@ class Merge:
     linear: Linear | Logistic | None = None
     uncertainty: bool = False
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.combine not in get_args(Combine):
@@ -109,6 +113,8 @@ class Merge:
             )
         if self.uncertainty and self.combine == "none":
             raise UsageError("'none' keeps every answer, and has no uncertainty to tell")
+        if not 0 <= self.tolerance < 1:
+            raise UsageError(f"the tolerance is at least 0 and below 1, not {self.tolerance}")
         for weight in self.weights or ():
             if not (math.isfinite(weight) and weight >= 0):
                 raise UsageError(f"a weight has to be finite and not negative, not {weight}")
@@ -141,7 +147,7 @@ class Merge:
         scope = _scope(members)
         graph = side_by_side(members, alignment, opsets, scope)
         graph.outputs.extend(self._outputs(graph, members, answers, scope))
-        shared = share_initializers(graph)
+        shared = share_initializers(graph, self.tolerance)
         # Members that begin alike, such as heads on one backbone, compute that once.
         shared_nodes = sum(1 for _ in merge_nodes(graph))
         details = {
