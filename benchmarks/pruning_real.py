@@ -7,7 +7,7 @@ the pruning.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def of_speed(name: str, batch: int) -> dict[str, Any]:
     }
 
 
-KINDS = {
+KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sentences": of_sentences,
     "lines": of_lines,
     "corpus": of_corpus,
@@ -151,8 +151,8 @@ KINDS = {
 
 def rank_correlation(one: Array, other: Array) -> float:
     """Spearman's, without ties."""
-    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values)).astype(np.float64) for values in (one, other))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _similarities(rows: Array) -> Array:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from onnxpress.backends.errors import UsageError
 
-from . import pruning, pruning_peers, store
+from . import pruning, pruning_peers, pruning_real, store
 from .corpus import CorpusError
 from .printing import Limit, Results, latency_cells, say, table, wrote
 
@@ -51,15 +51,44 @@ def pruning_suite(
     wrote(rows.save())
 
 
+def pruning_real_suite(
+    kinds: Annotated[
+        str, typer.Option(help="What to measure, comma separated. Default: everything.")
+    ] = ",".join(pruning_real.KINDS),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
+    ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Keep the rows that are not asked for.")
+    ] = False,
+    limit: Limit = 900,
+    results: Results = store.RESULTS,
+) -> None:
+    """Prune a sentence encoder, a recognizer of text and the corpus; time networks at half."""
+    rows = Rows(results, keep=resume or update, suite="pruning-real")
+    for kind in _known(kinds, tuple(pruning_real.KINDS)):
+        for key in pruning_real.keys(kind):
+            if not (resume and rows.has({"kind": kind, **key})):
+                row = pruning_real.measure(kind, key, limit)
+                rows.put({"kind": kind, **key}, row)
+                say(" ".join(_facts(row)))
+    shown = table("kind", "", "", "")
+    for row in rows.rows:
+        shown.add_row(*_facts(row))
+    Console(width=140, highlight=False).print(shown)
+    wrote(rows.save())
+
+
 class Rows:
     """The rows so far; written after each, so that an interrupted run can go on."""
 
-    def __init__(self, folder: Path, *, keep: bool) -> None:
+    def __init__(self, folder: Path, *, keep: bool, suite: str = "pruning") -> None:
         self.folder = folder
+        self.suite = suite
         self.rows: list[dict[str, Any]] = []
         if keep:
             try:
-                self.rows = store.load("pruning", folder)["rows"]
+                self.rows = store.load(suite, folder)["rows"]
             except CorpusError:
                 return
 
@@ -77,13 +106,13 @@ class Rows:
         """Write them in the order of the suite."""
         order = {tuple(case.key.values()): at for at, case in enumerate(pruning.cases())}
         places = ("net", "asked", "method")
-        self.rows.sort(key=lambda row: order.get(tuple(row[place] for place in places), -1))
+        self.rows.sort(key=lambda row: order.get(tuple(row.get(place) for place in places), -1))
         packages = [
             package
             for package, module in (("torch-pruning", "torch_pruning"), ("torch", "torch"))
             if importlib.util.find_spec(module)
         ]
-        return store.save("pruning", {"rows": self.rows}, packages=packages, folder=self.folder)
+        return store.save(self.suite, {"rows": self.rows}, packages=packages, folder=self.folder)
 
 
 def _known(text: str, names: Sequence[str]) -> list[str]:
@@ -105,6 +134,25 @@ def _cells(row: dict[str, Any]) -> list[str]:
         *(latency_cells(row["latency"][str(batch)])[0] for batch in pruning.BATCHES),
         f"{row['seconds']:.0f} s",
     ]
+
+
+def _facts(row: dict[str, Any]) -> list[str]:
+    """One row of real models: what it is, how much work is left, what is seen."""
+    named = [str(row[key]) for key in ("model", "batch", "method") if key in row]
+    if "error" in row:
+        return [row["kind"], " ".join(named), "", row["error"]]
+    before, after = row["macs"]
+    seen = [
+        f"{key} {row[key]:.4f}" for key in ("cosine", "least", "rank_correlation") if key in row
+    ]
+    if "exact" in row:
+        seen.append("exact match " + " to ".join(f"{one:.1f}" for one in row["exact"]))
+    if "sizes" in row:
+        seen.append(f"runs at all sizes ({row['sizes']})")
+    if "latency" in row:
+        speedup, interval = latency_cells(row["latency"])
+        seen.append(f"{speedup} ({interval})")
+    return [row["kind"], " ".join(named), f"{after / before:.3f}", ", ".join(seen)]
 
 
 def _shown(rows: Sequence[dict[str, Any]]) -> Table:
