@@ -30,6 +30,9 @@ LEVELS = 6
 EFFORT = 2e12
 """Multiply-accumulates that all measuring may take: fewer samples where models are large."""
 
+RUNS = 32
+"""So many runs measure one loss at most, where samples come one at a time."""
+
 HELD = 4
 """One of so many batches is held out to measure losses on."""
 
@@ -81,7 +84,7 @@ def rank(
     gatherer = Gatherer(Replay(model, known, 0, context), context.seed)
     runs = max(1, LEVELS * len(groups))
     count = max(1, int(EFFORT / max(macs, 1) / runs / BATCH))
-    feeds = list(islice(held.batches(BATCH if count > 1 else 8), min(count, HELD)))
+    feeds = list(_some(held, BATCH if count > 1 else 8, min(count, HELD)))
     examiner = Examiner(model, feeds, context) if measured else None
     ranked = []
     reads = reads_of(model.graph, groups)
@@ -90,6 +93,16 @@ def rank(
         ranked.append(_ranked(group, own, step, least, gatherer, examiner, context))
     context.progress("measure groups", len(groups), len(groups))
     return ranked
+
+
+def _some(data: Data, size: int, batches: int) -> Iterator[Feeds]:
+    """The samples of so many ``batches`` of so many samples, however many come at a time."""
+    read = 0
+    for feeds in islice(data.batches(size), RUNS):
+        yield feeds
+        read += max((len(array) for array in feeds.values() if array.ndim), default=1)
+        if read >= size * batches:
+            return
 
 
 def _ranked(

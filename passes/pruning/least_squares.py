@@ -13,11 +13,14 @@ For rows ``a`` of inputs and ``y`` of targets, the weight and bias that minimize
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..base import Array
+
+TOGETHER = 2048
+"""So many rows are multiplied at a time, or as many as there are inputs if that is less."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,39 @@ class Moments:
         offset = self.input @ weight + bias - self.target
         inner = self.power.sum() - (weight * (2 * self.cross - self.gram @ weight)).sum()
         return float(inner + self.rows * np.square(offset).sum())
+
+
+@dataclass
+class Gathering:
+    """Moments of rows that come in pieces: so many go together as make up for a sum of moments."""
+
+    _waiting: list[tuple[Array, Array]] = field(default_factory=list)
+    _total: Moments | None = None
+
+    def add(self, inputs: Array, targets: Array) -> None:
+        """Take the rows ``inputs[problem, row, input]`` and ``targets[problem, row, output]``."""
+        if not inputs.shape[1]:
+            return
+        self._waiting.append((inputs, targets))
+        rows = sum(one.shape[1] for one, _ in self._waiting)
+        if rows >= min(inputs.shape[2], TOGETHER):
+            self._flush()
+
+    def moments(self) -> Moments | None:
+        """Those of all rows so far; ``None`` where there was none."""
+        self._flush()
+        return self._total
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        inputs, targets = (
+            pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+            for pieces in zip(*self._waiting, strict=True)
+        )
+        new = Moments.of(inputs, targets)
+        self._total = new if self._total is None else self._total + new
+        self._waiting.clear()
 
 
 def best_ridge(known: Moments, held: Moments, prior: Array, ridges: Sequence[float]) -> float:

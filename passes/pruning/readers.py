@@ -13,7 +13,7 @@ from ..analysis.channel_labels import Labels
 from ..analysis.channels import ChannelGroup, Member
 from ..graph import is_op
 from .layers import Layer, layer_of
-from .least_squares import Moments
+from .least_squares import Gathering, Moments
 from .replay import Replay
 
 WIDEST = 4608
@@ -86,13 +86,13 @@ class Gatherer:
         node, x = layer.node, layer.node.inputs[0]
         if node not in self._kept and x is not None:
             rng = np.random.default_rng(self.seed)
-            total: Moments | None = None
+            gathering = Gathering()
             batches = (self.replay.batches(value) for value in (x, node.outputs[0]))
             for before, after in zip(*batches, strict=True):
                 rows = layer.choose(after, rng, ROWS)
                 results = layer.results(after, rows)[..., :1]
-                new = Moments.of(layer.inputs(before, rows), results)
-                total = new if total is None else total + new
+                gathering.add(layer.inputs(before, rows), results)
+            total = gathering.moments()
             if total is None:
                 raise DataError("there is no sample to judge channels on")
             self._keep(node, total)

@@ -14,7 +14,7 @@ from ..base import Array, Context, Result
 from ..errors import PassError
 from ..graph import Names, add_initializer, constant, feeds_only, graph_of, is_op
 from .layers import Layer, layer_of
-from .least_squares import Moments, Solution, best_ridge
+from .least_squares import Gathering, Solution, best_ridge
 from .replay import Replay
 from .slice import Cuts, Mask
 
@@ -141,8 +141,7 @@ def _solve(
     if x is None:
         raise PassError(f"{layer.node.op_type} {layer.node.name!r} has no input")
     prior = layer.weight()
-    known: Moments | None = None
-    held: Moments | None = None
+    gatherings = Gathering(), Gathering()
     for before, after in zip(pruned.batches(x), original.batches(y), strict=True):
         wanted = after
         if consumer.stays is not None:
@@ -150,8 +149,9 @@ def _solve(
         rows = layer.choose(wanted, rng)
         inputs, targets = layer.inputs(before, rows), layer.results(wanted, rows)
         cut = inputs.shape[1] - inputs.shape[1] // HELD
-        known = _added(known, inputs[:, :cut], targets[:, :cut])
-        held = _added(held, inputs[:, cut:], targets[:, cut:])
+        gatherings[0].add(inputs[:, :cut], targets[:, :cut])
+        gatherings[1].add(inputs[:, cut:], targets[:, cut:])
+    known, held = (one.moments() for one in gatherings)
     if known is None:
         raise DataError("there is no sample to fit the pruned model to")
     everything = known if held is None else known + held
@@ -161,13 +161,6 @@ def _solve(
         if held is not None and (inputs <= MANY or everything.rows < PLENTY * inputs):
             ridge = best_ridge(known, held, prior, RIDGES if inputs <= MANY else COARSE)
     return everything.solve(ridge, prior)
-
-
-def _added(moments: Moments | None, inputs: Array, targets: Array) -> Moments | None:
-    if not inputs.shape[1]:
-        return moments
-    new = Moments.of(inputs, targets)
-    return new if moments is None else moments + new
 
 
 def apply(layer: Layer, node: ir.Node, solution: Solution, names: Names) -> None:

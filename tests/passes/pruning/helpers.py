@@ -125,11 +125,42 @@ class _Drawing:
             names = [self.weight(channels) for _ in range(4)]
             self.weights[names[3]] = np.abs(self.weights[names[3]]) + 1
             self.tip = self.add(f"BatchNormalization ({tip}, {', '.join(names)})")
+        elif kind == "split" and channels % 2 == 0:
+            halves = f"t{len(self.lines)}a", f"t{len(self.lines)}b"
+            self.lines.append(f"{', '.join(halves)} = Split <axis = 1> ({tip})")
+            gate = self.add(f"Sigmoid ({halves[1]})")
+            self.tip, self.channels = self.add(f"Mul ({halves[0]}, {gate})"), channels // 2
+        elif kind == "attention":
+            self.attend(heads=2, width=width)
         elif kind == "pool" and self.size > 2:
             self.tip = self.add(f"MaxPool <kernel_shape = [2, 2], strides = [2, 2]> ({tip})")
             self.size //= 2
         else:
             self.tip = self.add(f"Sigmoid ({tip})")
+
+    def attend(self, heads: int, width: int) -> None:
+        """Attention between places, added to what is there; each head is ``width`` wide."""
+        channels, size = self.channels, self.size
+        row = self.add(f"Transpose <perm = [0, 2, 1]> ({self.reshape(self.tip, 0, channels, -1)})")
+
+        def projected(perm: list[int]) -> str:
+            product = self.add(f"MatMul ({row}, {self.weight(channels, heads * width)})")
+            parts = self.reshape(product, 0, 0, heads, width)
+            return self.add(f"Transpose <perm = {perm}> ({parts})")
+
+        query, key, value = map(projected, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]))
+        scores = self.add(f"Softmax <axis = -1> ({self.add(f'MatMul ({query}, {key})')})")
+        mixed = self.add(
+            f"Transpose <perm = [0, 2, 1, 3]> ({self.add(f'MatMul ({scores}, {value})')})"
+        )
+        joined = self.reshape(mixed, 0, 0, heads * width)
+        back = self.add(f"MatMul ({joined}, {self.weight(heads * width, channels)})")
+        turned = self.add(f"Transpose <perm = [0, 2, 1]> ({back})")
+        self.tip = self.add(f"Add ({self.tip}, {self.reshape(turned, 0, channels, size, size)})")
+
+    def reshape(self, source: str, *shape: int) -> str:
+        wanted = self.add(f"Constant <value_ints = {list(shape)}> ()")
+        return self.add(f"Reshape ({source}, {wanted})")
 
     def finish(self, head: str) -> str:
         """What makes the answers."""
@@ -144,12 +175,15 @@ class _Drawing:
         return f"y = Add ({product}, {self.weight(5)})"
 
 
-KINDS = ("conv", "depthwise", "grouped", "residual", "dense", "gate", "norm", "pool", "sigmoid")
+KINDS = (
+    *("conv", "depthwise", "grouped", "residual", "dense", "gate", "norm", "pool", "sigmoid"),
+    *("split", "attention"),
+)
 
 
 @st.composite
 def networks(draw: st.DrawFn) -> ir.Model:
-    """Convolutional networks from ``x[N, 3, 8, 8]`` to ``y[N, 5]``."""
+    """Networks of convolutions and attention from ``x[N, 3, 8, 8]`` to ``y[N, 5]``."""
     drawing = _Drawing([], {})
     drawing.grow("conv", draw(st.integers(4, 8)))
     for kind in draw(st.lists(st.sampled_from(KINDS), max_size=6)):
