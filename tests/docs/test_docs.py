@@ -103,9 +103,12 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.frameworks
-@pytest.mark.parametrize(("title", "needs"), [("torch", "torch"), ("keras", "tensorflow")])
+@pytest.mark.parametrize(
+    ("title", "needs"), [("torch", "torch"), ("keras", "tensorflow"), ("pruned", "onnx2torch")]
+)
 def test_what_the_page_on_frameworks_shows_runs(title: str, needs: str, tmp_path: Path) -> None:
     pytest.importorskip(needs)
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     page = ROOT / "docs" / "how-to" / "frameworks.md"
     (shown,) = [one for one in snippets(page) if one.title == f"from_{title}.py"]
     assert run([sys.executable, "-c", shown.text], tmp_path).endswith("ok\n")
