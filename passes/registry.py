@@ -45,6 +45,8 @@ _BUILTIN: dict[str, str] = {
     "correct-bias": ".quantization.correct_bias:CorrectBias",
     "float16": ".quantization.float16:Float16",
     "quantize-weights": ".quantization.weight_only:QuantizeWeights",
+    "guard-inputs": ".guards.guard_inputs:GuardInputs",
+    "guard-outputs": ".guards.guard_outputs:GuardOutputs",
     "prune-channels": ".pruning.prune_channels:PruneChannels",
 }
 """Built-in passes, loaded one at a time: a pipeline of one pass imports that pass only."""

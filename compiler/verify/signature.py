@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ...backends.guess import fed_inputs
+from ...passes.guards.finite import guarded
 
 
 def check_signature(original: ir.Model, candidate: ir.Model) -> list[str]:
@@ -12,7 +13,8 @@ def check_signature(original: ir.Model, candidate: ir.Model) -> list[str]:
 
     Inputs and outputs keep name, order, type and rank. A fixed size stays as it is. An input that
     takes any size goes on to, and an output dimension named after one of an input stays dynamic.
-    Inputs that have an initializer as default do not count.
+    Inputs that have an initializer as default do not count, nor do outputs behind the original's
+    that a guard added (``guard-outputs``).
     """
     free: set[str | None] = {
         dim.value
@@ -22,8 +24,14 @@ def check_signature(original: ir.Model, candidate: ir.Model) -> list[str]:
     }
     return [
         *_compare("input", fed_inputs(original), fed_inputs(candidate), set()),
-        *_compare("output", list(original.graph.outputs), list(candidate.graph.outputs), free),
+        *_compare("output", list(original.graph.outputs), _own_outputs(original, candidate), free),
     ]
+
+
+def _own_outputs(original: ir.Model, candidate: ir.Model) -> list[ir.Value]:
+    """The outputs of ``candidate`` without those that guards added behind the original's."""
+    outputs, count = list(candidate.graph.outputs), len(original.graph.outputs)
+    return [*outputs[:count], *(value for value in outputs[count:] if not guarded(value))]
 
 
 def _compare(

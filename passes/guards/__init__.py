@@ -1,0 +1,1 @@
+"""Guards for deployment: what models do about inputs and answers that should not be."""
