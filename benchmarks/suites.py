@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from . import cli, compile_time, decisions, readme, shipped, startup, store
+from . import cli, compile_time, decisions, page, readme, shipped, startup, store, tables
 from .apart import CallError, apart
+from .corpus import CorpusError
 from .printing import Limit, Results, latency_cells, say, table, there, wrote
 
 
@@ -113,9 +115,30 @@ def write_readme(
     """Run the README's command and write its transcript and the tables from the results."""
     if not keep:
         wrote(store.save("transcript", readme.capture()))
-    for page in readme.PAGES:
-        page.write_text(readme.fill(page.read_text(encoding="utf-8")), encoding="utf-8")
-        wrote(page)
+    for one in readme.PAGES:
+        one.write_text(readme.fill(one.read_text(encoding="utf-8")), encoding="utf-8")
+        wrote(one)
+
+
+def report(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of report.md and report.html. Default: --results.")
+    ] = None,
+    results: Results = store.RESULTS,
+) -> None:
+    """Write all results as Markdown tables and as one HTML page with plots."""
+    found = {}
+    for suite in page.SUITES:
+        try:
+            found[suite] = store.load(suite, results)
+        except CorpusError as error:
+            say(f"{error.message}: {error.hint}")
+    folder = out or results
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"report.html": page.as_html(found), "report.md": tables.everything(found)}
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        wrote(folder / name)
 
 
 def startup_suite(

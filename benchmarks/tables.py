@@ -229,6 +229,16 @@ PARTS: Mapping[str, tuple[Sequence[str], Callable[..., str]]] = {
 """What can be marked: the suites that a part needs, and how it is written."""
 
 
+def everything(found: Mapping[str, Results]) -> str:
+    """A page of all parts whose results are in ``found``."""
+    parts = [
+        f"## {name.replace('-', ' ').capitalize()}\n\n{write(*(found[one] for one in suites))}"
+        for name, (suites, write) in PARTS.items()
+        if found.keys() >= set(suites)
+    ]
+    return "\n\n".join(["# What was measured", *parts]) + "\n"
+
+
 def _levels(results: Results) -> dict[int, list[Results]]:
     levels: dict[int, list[Results]] = {}
     for row in results["rows"]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from .report import Report
 
-_INK = "#012345"  # stands for the colour of the page's text, which only the page knows
-_BEFORE, _AFTER, _SPAN = "#8b959e", "#2f9e74", "#d97706"  # told apart on white and on black
+INK = "#012345"  # stands for the colour of the page's text, which only the page knows
+BEFORE, AFTER, SPAN = "#8b959e", "#2f9e74", "#d97706"  # told apart on white and on black
 
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
@@ -23,12 +23,12 @@ def latency_plot(report: Report) -> str:
     latency = report.latency
     if latency["status"] != "measured":
         return ""
-    figure = _figure(height=2.6)
+    figure = new_figure(height=2.6)
     if figure is None:
         return ""
     axes = figure.subplots()
     most = 0.0
-    for name, colour in (("before", _BEFORE), ("after", _AFTER)):
+    for name, colour in (("before", BEFORE), ("after", AFTER)):
         one = latency[name]
         times = latency.get("distribution", {}).get(name)
         shares = [5 * (at + 1) for at in range(19)]
@@ -42,14 +42,14 @@ def latency_plot(report: Report) -> str:
         (0.5, 1.02),
         xycoords="axes fraction",
         ha="center",
-        color=_INK,
+        color=INK,
     )
     axes.set_xlim(0, 1.1 * most)
     axes.set_ylim(0, 100)
     axes.set_xlabel("ms")
     axes.set_ylabel("% of runs")
-    axes.legend(frameon=False, labelcolor=_INK, loc="upper left")
-    return _svg(figure, axes, "Distribution of latency before and after")
+    axes.legend(frameon=False, labelcolor=INK, loc="upper left")
+    return svg(figure, axes, "Distribution of latency before and after")
 
 
 def operators_plot(report: Report, most: int = 12) -> str:
@@ -81,23 +81,23 @@ def _pairs(both: Sequence[Mapping[str, float]], most: int, unit: str, form: str,
         {*before, *after}, key=lambda name: (-max(before.get(name, 0), after.get(name, 0)), name)
     )
     shown = names[:most][::-1]
-    figure = _figure(height=0.9 + 0.36 * len(shown))
+    figure = new_figure(height=0.9 + 0.36 * len(shown))
     if figure is None or not shown:
         return ""
     axes = figure.subplots()
     for offset, colour, label, counts in (
-        (0.2, _BEFORE, "before", before),
-        (-0.2, _AFTER, "after", after),
+        (0.2, BEFORE, "before", before),
+        (-0.2, AFTER, "after", after),
     ):
         rows = [row + offset for row in range(len(shown))]
         values = [counts.get(one, 0) for one in shown]
         bars = axes.barh(rows, values, 0.4, color=colour, label=label)
-        axes.bar_label(bars, fmt=form, padding=3, color=_INK, fontsize=8)
+        axes.bar_label(bars, fmt=form, padding=3, color=INK, fontsize=8)
     axes.margins(x=0.12)
     axes.set_yticks(range(len(shown)), shown)
     axes.set_xlabel(unit)
-    axes.legend(frameon=False, labelcolor=_INK, loc="lower right")
-    return _svg(figure, axes, title)
+    axes.legend(frameon=False, labelcolor=INK, loc="lower right")
+    return svg(figure, axes, title)
 
 
 def sensitivity_plot(report: Report, most: int = 24) -> str:
@@ -108,20 +108,21 @@ def sensitivity_plot(report: Report, most: int = 24) -> str:
     """
     layers = [one for one in report.accuracy.get("layers", ()) if one["sqnr_db"] is not None]
     shown = layers[:most][::-1]
-    figure = _figure(height=0.9 + 0.22 * len(shown))
+    figure = new_figure(height=0.9 + 0.22 * len(shown))
     if figure is None or not shown:
         return ""
     axes = figure.subplots()
-    colours = [_SPAN if one["float"] else _AFTER for one in shown]
+    colours = [SPAN if one["float"] else AFTER for one in shown]
     bars = axes.barh(range(len(shown)), [one["sqnr_db"] for one in shown], 0.7, color=colours)
-    axes.bar_label(bars, fmt="%.1f", padding=3, color=_INK, fontsize=8)
+    axes.bar_label(bars, fmt="%.1f", padding=3, color=INK, fontsize=8)
     axes.margins(x=0.12)
     axes.set_yticks(range(len(shown)), [one["layer"][-28:] for one in shown], fontsize=7)
     axes.set_xlabel("SQNR, dB")
-    return _svg(figure, axes, "What each layer costs by itself")
+    return svg(figure, axes, "What each layer costs by itself")
 
 
-def _figure(height: float) -> Any:
+def new_figure(height: float) -> Any:
+    """An empty figure as wide as all, in inches; ``None`` without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -129,15 +130,16 @@ def _figure(height: float) -> Any:
     return Figure(figsize=(5.2, height), layout="constrained")
 
 
-def _svg(figure: Any, axes: Any, title: str) -> str:
-    axes.tick_params(colors=_INK)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
+def svg(figure: Any, axes: Any, title: str) -> str:
+    """``figure`` as SVG for a page of any colours; ``title`` is what a screen reader says."""
+    axes.tick_params(colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
     for name, spine in axes.spines.items():
         spine.set_visible(name in {"left", "bottom"})
-        spine.set_color(_INK)
+        spine.set_color(INK)
     page = io.StringIO()
     figure.savefig(page, format="svg", transparent=True, metadata=_NO_METADATA)
     svg = page.getvalue()
-    drawn = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    drawn = svg[svg.index("<svg") :].replace(INK, "currentColor")
     return drawn.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
