@@ -29,13 +29,15 @@ _PACKAGES: Final = (
     "numpy",
 )
 _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+_GOVERNOR: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def environment() -> dict[str, Any]:
     """This machine and what is installed, to stand beside every measurement.
 
     ``cpu.threads`` are the hardware threads that this process may run on, ``cpu.quota`` how many
-    of them a container's limit leaves (``null`` without one); memory is in MiB.
+    of them a container's limit leaves (``null`` without one), ``cpu.governor`` how the clock rate
+    is chosen (``null`` where the system does not tell); memory is in MiB.
     """
     import onnxruntime as ort
 
@@ -147,6 +149,7 @@ def _cpu() -> dict[str, Any]:
         "cores": psutil.cpu_count(logical=False),
         "threads": _threads(),
         "quota": _quota(),
+        "governor": _governor(),
     }
 
 
@@ -168,6 +171,14 @@ def _quota(file: Path = _QUOTA) -> float | None:
     except (OSError, ValueError):
         return None
     return None if quota == "max" else int(quota) / int(period)
+
+
+def _governor(file: Path = _GOVERNOR) -> str | None:
+    """How Linux chooses the clock rate of the CPU, if it tells: ``performance``, ``schedutil``…"""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return None
 
 
 def _memory_mb() -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
+import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ from onnxpress.backends.environment import environment
 
 from .corpus import CorpusError
 
+CORPUS = Path(__file__).with_name("corpus.toml")
 RESULTS = Path(__file__).with_name("results")
 SUITES = ("compile-time", "lossless", "shipped", "transcript")
 """The result files that there are, by the command that writes them."""
@@ -31,16 +34,42 @@ def save(
 ) -> Path:
     """Write the results of ``suite`` with the day, the machine and the versions of all software.
 
+    ``commit`` is that of this repository, ``corpus`` the digest of ``corpus.toml``, which holds
+    the digests of the models.
+
     ``packages`` names distributions that took part and are not among those that
     :func:`~onnxpress.backends.environment.environment` lists.
     """
     machine = environment()
     machine["packages"] |= {name: importlib.metadata.version(name) for name in packages}
-    found = {"suite": suite, "date": f"{datetime.now(UTC):%Y-%m-%d}", "environment": machine}
+    found = {
+        "suite": suite,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "commit": commit(),
+        "corpus": hashlib.sha256(CORPUS.read_bytes()).hexdigest(),
+        "environment": machine,
+    }
     path = path_of(suite, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found | body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
+
+
+def commit(root: Path = RESULTS.parent) -> str | None:
+    """The commit that is checked out, with ``+`` behind it where files differ from it.
+
+    ``None`` outside of a checkout.
+    """
+    answers = []
+    for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        answers.append(done.stdout.strip())
+    return answers[0] + ("+" if answers[1] else "")
 
 
 def load(suite: str, folder: Path = RESULTS) -> dict[str, Any]:

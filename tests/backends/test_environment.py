@@ -40,6 +40,13 @@ def test_features_are_what_the_cpu_has_and_not_what_its_family_should_have() -> 
     assert set(environment()["cpu"]["features"]) == {name for name in FEATURES if name in words}
 
 
+def test_the_governor_is_told_where_the_system_has_one(tmp_path: Path) -> None:
+    (tmp_path / "scaling_governor").write_text("schedutil\n")
+
+    assert module._governor(tmp_path / "scaling_governor") == "schedutil"
+    assert module._governor(tmp_path / "none") is None
+
+
 def test_targets_know_the_cpu_unless_they_are_portable() -> None:
     features = frozenset(environment()["cpu"]["features"])
 

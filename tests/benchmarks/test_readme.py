@@ -238,6 +238,9 @@ def test_a_result_file_is_read_back_with_its_machine(tmp_path: Path) -> None:
     assert path.name == "lossless.json"
     assert found == store.load("lossless", tmp_path)
     assert found["rows"] == [1]
+    assert len(found["corpus"]) == 64
+    assert found["commit"] == store.commit()
+    assert store.commit(tmp_path) is None
     assert found["environment"]["packages"]["pytest"] == pytest.__version__
 
 
