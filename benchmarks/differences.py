@@ -38,17 +38,23 @@ class Difference:
 def compare(
     old: Annotated[Path, typer.Argument(help="The earlier result file.")],
     new: Annotated[Path, typer.Argument(help="The later one, of the same suite.")],
+    part: Annotated[
+        bool, typer.Option("--part", help="NEW was measured on some of the rows only.")
+    ] = False,
+    apart: Annotated[
+        float, typer.Option(help="How far intervals have to lie apart, as a share.")
+    ] = EFFECT,
 ) -> None:
     """Say what got faster, slower or wrong from OLD to NEW; fails if anything got worse.
 
     Speedups are ratios against the original in the same process, so files of different days, and
     to some degree of different machines, compare. They differ where their intervals lie apart by
-    more than 1.5%.
+    more than ``--apart``, which is 1.5% by default.
     """
     before, after = _read(old), _read(new)
     if before["suite"] != after["suite"]:
         raise UsageError(f"{old} is of {before['suite']}, {new} of {after['suite']}")
-    found = list(differences(before["rows"], after["rows"]))
+    found = list(differences(before["rows"], after["rows"], part=part, apart=apart))
     console = Console(width=120, highlight=False)
     if machine(before) != machine(after):
         console.print(f"other machines: {machine(before)}; {machine(after)}", markup=False)
@@ -79,13 +85,23 @@ def machine(results: Mapping[str, Any]) -> str:
     )
 
 
-def differences(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[Difference]:
-    """What changed between the rows of two result files, the worst first."""
+def differences(
+    before: list[dict[str, Any]],
+    after: list[dict[str, Any]],
+    *,
+    part: bool = False,
+    apart: float = EFFECT,
+) -> Iterator[Difference]:
+    """What changed between the rows of two result files, the worst first.
+
+    Rows that ``after`` lacks are gone, unless it is a ``part``. Latencies differ where their
+    intervals lie ``apart``.
+    """
     old, new = ({_name(row): row for row in rows} for rows in (before, after))
-    found = [Difference(name, "gone", "there", "") for name in old.keys() - new.keys()]
+    found = [Difference(name, "gone", "there", "") for name in old.keys() - new.keys() if not part]
     found += [Difference(name, "new", "", "there") for name in new.keys() - old.keys()]
     for name in old.keys() & new.keys():
-        found += _of_row(name, old[name], new[name])
+        found += _of_row(name, old[name], new[name], apart)
     order = [*BAD, "larger", "faster", "new"]
     yield from sorted(found, key=lambda one: (order.index(one.change), one.row))
 
@@ -96,11 +112,13 @@ def _name(row: Mapping[str, Any]) -> str:
     )
 
 
-def _of_row(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+def _of_row(
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], apart: float
+) -> Iterator[Difference]:
     states = [row.get("error") or row.get("verified", "ok") for row in (old, new)]
     if states[0] != states[1] and "ok" in states:
         yield Difference(name, "wrong" if states[0] == "ok" else "new", *map(str, states))
-    yield from _latency(name, old.get("latency", {}), new.get("latency", {}))
+    yield from _latency(name, old.get("latency", {}), new.get("latency", {}), apart)
     if "top1" in old and "top1" in new and new["top1"][-1] < old["top1"][-1] - POINTS:
         shares = [f"{row['top1'][-1]:.2%}" for row in (old, new)]
         yield Difference(name, "less accurate", *shares)
@@ -110,14 +128,16 @@ def _of_row(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
             yield Difference(name, "larger", *(f"{count} nodes" for count in counts))
 
 
-def _latency(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+def _latency(
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], apart: float
+) -> Iterator[Difference]:
     if old.get("status") != "measured" or new.get("status") != "measured":
         return
     shown = [
         f"{one['speedup']:.2f}x ({one['ci95'][0]:.2f} to {one['ci95'][1]:.2f})"
         for one in (old, new)
     ]
-    if new["ci95"][1] * (1 + EFFECT) < old["ci95"][0]:
+    if new["ci95"][1] * (1 + apart) < old["ci95"][0]:
         yield Difference(name, "slower", *shown)
-    if new["ci95"][0] > old["ci95"][1] * (1 + EFFECT):
+    if new["ci95"][0] > old["ci95"][1] * (1 + apart):
         yield Difference(name, "faster", *shown)

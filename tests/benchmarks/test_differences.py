@@ -28,6 +28,18 @@ def test_intervals_decide_what_is_slower_and_faster() -> None:
     assert changes(old, new) == [("a -O 2", "slower"), ("c -O 2", "faster")]
 
 
+def test_a_part_lacks_nothing_and_intervals_may_have_to_lie_further_apart() -> None:
+    old, new = [row("a", 1.2), row("b", 1.2)], [row("a", 1.1)]
+
+    part = differences.differences(old, new, part=True)
+    lenient = differences.differences(old, new, part=True, apart=0.1)
+    worse = differences.differences(old, [row("a", 1.0)], part=True, apart=0.1)
+
+    assert [one.change for one in part] == ["slower"]
+    assert list(lenient) == []
+    assert [one.change for one in worse] == ["slower"]
+
+
 def test_wrong_answers_errors_and_lost_rows_come_first() -> None:
     old = [row("a", 1), row("b", 1), row("c", 1), row("d", 1, nodes=[9, 3]), row("e", 2)]
     new = [
