@@ -1,4 +1,4 @@
-"""Real models, pruned: sentence embeddings, a recognizer of text, the whole corpus, speed at half.
+"""Real models, pruned: embeddings, a recognizer of text, the corpus, speed at half; memory.
 
 Each row is a process of its own with a time limit. Nothing that a row is measured on was seen by
 the pruning.
@@ -25,6 +25,7 @@ from . import embeddings, text_lines
 from .agreement import Fixed
 from .apart import CallError, apart
 from .corpus import load_corpus
+from .pruning_memory import COUNTS, of_memory
 
 SENTENCES, OTHERS = 256, 500
 METHODS = {
@@ -54,6 +55,8 @@ def keys(kind: str) -> Iterator[dict[str, Any]]:
         yield from ({"model": name} for name, one in load_corpus().items() if one.is_fetched)
     elif kind == "speed":
         yield from ({"model": name, "batch": batch} for name in SPEED for batch in (1, 8))
+    elif kind == "memory":
+        yield from ({"samples": count} for count in COUNTS)
     else:
         yield from ({"method": method} for method in METHODS)
 
@@ -146,6 +149,7 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "lines": of_lines,
     "corpus": of_corpus,
     "speed": of_speed,
+    "memory": of_memory,
 }
 
 

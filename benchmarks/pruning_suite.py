@@ -138,7 +138,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _facts(row: dict[str, Any]) -> list[str]:
     """One row of real models: what it is, how much work is left, what is seen."""
-    named = [str(row[key]) for key in ("model", "batch", "method") if key in row]
+    named = [str(row[key]) for key in ("model", "batch", "method", "samples") if key in row]
     if "error" in row:
         return [row["kind"], " ".join(named), "", row["error"]]
     before, after = row["macs"]
@@ -149,6 +149,8 @@ def _facts(row: dict[str, Any]) -> list[str]:
         seen.append("exact match " + " to ".join(f"{one:.1f}" for one in row["exact"]))
     if "sizes" in row:
         seen.append(f"runs at all sizes ({row['sizes']})")
+    if "peak_mb" in row:
+        seen.append(f"{row['peak_mb']:.0f} MB at the peak")
     if "latency" in row:
         speedup, interval = latency_cells(row["latency"])
         seen.append(f"{speedup} ({interval})")

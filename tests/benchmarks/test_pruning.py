@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import pruning, pruning_peers
+from benchmarks.pruning_memory import Noisy
+from benchmarks.pruning_real import keys, rank_correlation
 from benchmarks.pruning_suite import Rows
 from onnxpress.backends.errors import UsageError
 
@@ -58,3 +61,16 @@ def test_unknown_methods_are_refused() -> None:
 
     with pytest.raises(UsageError, match="there is no 'l7' here"):
         pruning_suite(methods="l7")
+
+
+def test_samples_to_weigh_memory_with_are_made_as_they_are_asked_for() -> None:
+    batches = list(Noisy(600).batches(256))
+
+    assert [len(one["image"]) for one in batches] == [256, 256, 88]
+    assert batches[0]["image"].dtype == np.float32
+    assert [one["samples"] for one in keys("memory")] == [512, 4096]
+
+
+def test_rank_correlation_is_that_of_the_order() -> None:
+    assert rank_correlation(np.array([1, 5, 9]), np.array([0.1, 0.2, 40])) == pytest.approx(1)
+    assert rank_correlation(np.array([1, 5, 9]), np.array([3, 2, 1])) == pytest.approx(-1)
