@@ -52,7 +52,7 @@ class Way:
             for native in natives
         ]
         if len(natives) == 1:
-            return lambda: natives[0].run(None, own[0])  # type: ignore[no-any-return]
+            return lambda: natives[0].run(None, own[0])
         each = ThreadPoolExecutor(len(natives)).map if self.at_once else map
 
         def one(index: int) -> list[Array]:
