@@ -45,4 +45,4 @@ def _warped(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
         + padded[which, rows, columns + 1] * (1 - down) * right
         + padded[which, rows + 1, columns + 1] * down * right
     )
-    return np.round(found).astype(np.uint8).reshape(images.shape)
+    return np.asarray(np.round(found), np.uint8).reshape(images.shape)
