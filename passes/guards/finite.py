@@ -16,6 +16,11 @@ MARK = "onnxpress.guard"
 """The metadata that says of an output that a guard added it to those of the model."""
 
 
+def is_floats(value: ir.Value) -> bool:
+    """Whether ``value`` is a tensor of floats, and no sequence or optional of them."""
+    return isinstance(value.type, ir.TensorType) and value.dtype in FLOATS
+
+
 def guarded(value: ir.Value) -> bool:
     """Whether a guard made ``value`` what it is."""
     return MARK in value.metadata_props

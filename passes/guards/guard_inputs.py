@@ -17,7 +17,7 @@ from ..errors import PassError
 from ..graph import Names, add_initializer
 from ..opsets import standard_version
 from ..quantization.observers import batches_of
-from .finite import FLOATS, LEAST_OPSET, MARK, add_check, guarded
+from .finite import LEAST_OPSET, MARK, add_check, guarded, is_floats
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class GuardInputs(Pass):
     def _is_mine(self, model: ir.Model, value: ir.Value, result: Result) -> bool:
         if value.name in model.graph.initializers:
             reason = "a default value stands for it"
-        elif value.dtype not in FLOATS:
+        elif not is_floats(value):
             reason = "it is no tensor of floats"
         elif standard_version(model.graph) < LEAST_OPSET:
             reason = f"opset {LEAST_OPSET} is the first that tells NaN"

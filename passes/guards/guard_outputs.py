@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..base import Context, Pass, Result
 from ..graph import Names
 from ..opsets import standard_version
-from .finite import FLOATS, LEAST_OPSET, add_check, guarded
+from .finite import LEAST_OPSET, add_check, guarded, is_floats
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class GuardOutputs(Pass):
         if any(guarded(value) and value.name == self.output for value in graph.outputs):
             return result
         mine = [value for value in graph.outputs if not guarded(value)]
-        floats = [value for value in mine if value.dtype in FLOATS]
+        floats = [value for value in mine if is_floats(value)]
         for value in mine:
             if value not in floats:
                 result.decline(value.name or "", because="it is no tensor of floats")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -186,8 +187,12 @@ def _difference(right: Array, answer: Array) -> str:
 
 
 def _as_expected(example: Example, answers: Iterable[Array]) -> bool:
-    """Whether ``answers`` are what ONNX expects, within the tolerance of the test."""
-    for right, answer in zip(example.expected, answers, strict=True):
+    """Whether ``answers`` are what ONNX expects, within the tolerance of the test.
+
+    Guards may have added outputs behind them.
+    """
+    own = itertools.islice(answers, len(example.expected))
+    for right, answer in zip(example.expected, own, strict=True):
         if right.dtype != answer.dtype or right.shape != answer.shape:
             return False
         if right.dtype.kind not in "fc":

@@ -144,6 +144,24 @@ def test_what_cannot_be_screened_is_declined(one: ir.Model, because: str) -> Non
     assert not guard(one, GuardOutputs()).modified
 
 
+def test_sequences_and_optionals_of_floats_are_left() -> None:
+    kind = onnx.helper.make_sequence_type_proto(
+        onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
+    )
+    kind = onnx.helper.make_optional_type_proto(kind)
+    one = ir.from_onnx_text(
+        '<ir_version: 9, opset_import: ["" : 18]> g (float[n] x) => (float[n] y) {y = Identity(x)}'
+    )
+    proto = ir.to_proto(one)
+    proto.graph.input[0].type.CopyFrom(kind)
+    proto.graph.output[0].type.CopyFrom(kind)
+    one = ir.from_proto(proto)
+
+    for result in (guard(one, GuardInputs(clip=False)), guard(one, GuardOutputs())):
+        assert not result.modified
+        assert list(result.declined.values()) == ["it is no tensor of floats"]
+
+
 @pytest.mark.parametrize(
     ("options", "samples", "error"),
     [

@@ -12,7 +12,6 @@ from onnxpress.backends.base import Session, SessionConfig
 from onnxpress.backends.errors import DataError
 from onnxpress.backends.ort import session_of
 from onnxpress.passes.base import Array, Context
-from onnxpress.passes.pruning import replay
 from onnxpress.passes.pruning.replay import Replay
 from tests.passes.pruning.helpers import Samples, build, normal
 
@@ -60,10 +59,9 @@ def collect(one: Replay, model: ir.Model, name: str) -> Array:
 
 
 @pytest.mark.parametrize("room", [1 << 20, 0])
-def test_values_are_those_of_the_whole_model(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    monkeypatch.setattr(replay, "ROOM", room)
+def test_values_are_those_of_the_whole_model(room: int) -> None:
     one, arrays = model(), data().arrays
-    runner = Replay(one, data(), 0, Context())
+    runner = Replay(one, data(), 0, Context(), room=room)
 
     for name in ("a", "b", "c", "y", "b"):
         expected = session_of(one, SessionConfig(), [name]).run(arrays)[name]
@@ -80,10 +78,9 @@ def test_only_what_lies_between_is_run() -> None:
     assert sessions.loaded == [["Add"], ["Mul"], ["If"], ["Sub"]]
 
 
-def test_the_oldest_values_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "ROOM", 2 * 80 * 4 * 4)
+def test_the_oldest_values_make_room() -> None:
     one, sessions = model(), Sessions()
-    runner = Replay(one, data(), 0, Context(sessions=sessions))
+    runner = Replay(one, data(), 0, Context(sessions=sessions), room=2 * 80 * 4 * 4)
 
     for name in ("a", "b", "c", "a"):
         collect(runner, one, name)
