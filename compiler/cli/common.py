@@ -91,7 +91,7 @@ MaxDrop = Annotated[
         metavar="X",
         min=0,
         help="How much worse answers may get by quantization, by --metric, on samples held out; "
-        "layers that cost too much stay in float.",
+        "layers that cost too much stay in float. `onnxpress prune` finds how much may go.",
         rich_help_panel=REWRITING,
     ),
 ]

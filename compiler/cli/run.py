@@ -208,6 +208,11 @@ def demand_of(job: Job) -> Demand | None:
         if job.metric is not None or (job.labels is not None and len(job.models) == 1):
             raise UsageError("--metric and --labels need --max-drop")
         return None
+    if job.macs is not None and job.quantize is None:
+        raise UsageError(
+            "--macs says how much stays, and --max-drop looks for that: only one can be",
+            hint="with --quantize, --max-drop is about what 8 bits change, and goes with --macs",
+        )
     labels = None if job.labels is None else read_labels(job.labels)
     metric = job.metric or ("top1-agreement" if labels is None else "accuracy")
     return Demand(job.max_drop, metric, labels)

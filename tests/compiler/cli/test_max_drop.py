@@ -59,3 +59,16 @@ def test_what_makes_no_sense_is_refused(
     assert done.code not in {0, 1}
     assert message in done.err
     assert not Path("q.onnx").exists()
+
+
+def test_how_much_stays_is_given_or_looked_for(
+    onnxpress: Command, models: Path, samples: Path
+) -> None:
+    done = onnxpress(
+        *("optimize", models / "mnist_cnn_0.onnx", "-o", "p.onnx", "--macs", "0.9", "--no-time"),
+        *("--max-drop", "0.1", "--data", samples / "mnist_calibration_nhwc.npz"),
+    )
+
+    assert done.code == 2
+    assert "only one can be" in done.err
+    assert not Path("p.onnx").exists()
