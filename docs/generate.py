@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from onnxpress.compiler.cli.main import app
 from onnxpress.compiler.describe import describe
 from onnxpress.passes import registry
 
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+
 
 def command_line() -> Iterator[str]:
-    """Every command with its arguments and options, from the command line itself."""
+    """What holds for all commands, and what each is for."""
     yield "# Command line\n"
     yield (
         "Every command takes `--json`, which prints one object on standard output and nothing "
@@ -30,20 +33,31 @@ def command_line() -> Iterator[str]:
         "and names of passes in your shell. What an exit code says stands under "
         "[Errors and exit codes](errors.md), what JSON holds under [Reports](reports.md).\n"
     )
-    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
-    for name, command in commands.items():
-        text, examples = split_examples(command.help)
-        yield f"## `onnxpress {name}`\n"
-        yield f"{text}\n"
-        yield from ["```bash", *examples, "```\n"]
-        yield f"Usage: `onnxpress {name} {' '.join(usage(command.params))} [OPTIONS]`\n"
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for one in command.params:
-            argument = one.param_type_name == "argument"
-            group = "Arguments" if argument else one.rich_help_panel
-            groups.setdefault(group, []).append((f"`{written(one)}`", one.help))
-        for group, rows in groups.items():
-            yield from _table((group, "Meaning"), rows)
+    rows = [
+        (
+            f"[`onnxpress {name}`](commands/{name}.md)",
+            split_examples(command.help)[0].splitlines()[0],
+        )
+        for name, command in COMMANDS.items()
+    ]
+    yield from _table(("Command", "What it does"), rows)
+
+
+def command_page(name: str) -> Iterator[str]:
+    """One command with its arguments and options, from the command line itself."""
+    command = COMMANDS[name]
+    text, examples = split_examples(command.help)
+    yield f"# `onnxpress {name}`\n"
+    yield f"{text}\n"
+    yield from ["```bash", *examples, "```\n"]
+    yield f"Usage: `onnxpress {name} {' '.join(usage(command.params))} [OPTIONS]`\n"
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for one in command.params:
+        argument = one.param_type_name == "argument"
+        group = "Arguments" if argument else one.rich_help_panel
+        groups.setdefault(group, []).append((f"`{written(one)}`", one.help))
+    for group, rows in groups.items():
+        yield from _table((group, "Meaning"), rows)
 
 
 def passes() -> Iterator[str]:
@@ -200,6 +214,7 @@ for page, lines in (
     ("rewrites", rewrites),
     ("api", api),
     ("errors", error_index),
+    *((f"commands/{name}", partial(command_page, name)) for name in COMMANDS),
 ):
     with mkdocs_gen_files.open(f"reference/{page}.md", "w") as file:
         file.write("\n".join(lines()))

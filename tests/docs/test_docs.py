@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from onnxpress.compiler.cli.main import app
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -71,6 +74,11 @@ def commands(text: str) -> list[str]:
 
 def test_pages_are_found() -> None:
     assert len(PAGES) > 10
+
+
+def test_every_command_has_a_page_in_the_navigation() -> None:
+    pages = re.findall(r"reference/commands/([\w-]+)\.md", (ROOT / "mkdocs.yml").read_text("utf-8"))
+    assert pages == list(get_command(app).commands)  # type: ignore[attr-defined]
 
 
 def test_commands_may_go_over_several_lines() -> None:
