@@ -21,6 +21,7 @@ from . import (
     ensembles_suite,
     forecast,
     fuzz_suite,
+    hardness_suite,
     harness_suite,
     layout,
     lossless_suite,
@@ -48,6 +49,8 @@ SUITES: dict[str, Callable[..., None]] = {
     "quantization": quantization.quantization_suite,
     "pruning": pruning_suite.pruning_suite,
     "harness": harness_suite.harness_suite,
+    "memory": hardness_suite.memory_suite,
+    "robustness": hardness_suite.robustness_suite,
 }
 run = typer.Typer(help="The same suites, as `run SUITE`.", no_args_is_help=True)
 for name, suite in SUITES.items():

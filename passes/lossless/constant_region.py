@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..base import Array
 from ..graph import constant_tensor, is_constant, is_op, nodes_in, subgraphs_of
 from .evaluate import nbytes_of
-from .foldable import captured, refusal
+from .foldable import captured, may_not_end, refusal
 
 SMALLEST = 64
 """Values of up to this many bytes, a shape of eight sizes, take no more room than a node."""
@@ -57,7 +57,7 @@ def find_region(
         named = [output for output in node.outputs if output.name]
         inputs = [value for value in node.inputs if value is not None]
         if all(map(is_known, inputs)) and all(map(is_known, outer := captured(node))):
-            if why := failures.get(node) or refusal(node):
+            if why := failures.get(node) or refusal(node) or may_not_end(node):
                 region.refused[node] = why
                 continue
             region.reads[node] = [*inputs, *outer]

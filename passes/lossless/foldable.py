@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import numpy as np
 import onnx_ir as ir
 
 from ..graph import is_op, subgraphs_of
 from .constants import resolved_constant
 
+MOST_TURNS: Final = 10_000
+"""How often what a loop holds may run while compiling."""
 _QUANTIZING = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
@@ -31,6 +36,23 @@ def refusal(node: ir.Node) -> str:
         return "it runs in training mode"
     inner = (refusal(below) for graph in subgraphs_of(node) for below in graph)
     return next(filter(None, inner), "")
+
+
+def may_not_end(node: ir.Node) -> str:
+    """Why evaluating ``node`` might take for ever; empty if its loops are known to be short."""
+    if _turns(node) <= MOST_TURNS:
+        return ""
+    return f"its loops are not known to end within {MOST_TURNS:,} turns"
+
+
+def _turns(node: ir.Node) -> float:
+    """How often, at most, what ``node`` holds in loops runs; infinite where that is not known."""
+    inner = sum(_turns(below) for graph in subgraphs_of(node) for below in graph)
+    if not is_op(node, "Loop"):
+        return inner
+    count = resolved_constant(node.inputs[0])
+    own = np.inf if count is None or count.size != 1 else float(max(0, count.item()))
+    return own * max(1.0, inner)
 
 
 def trains(node: ir.Node) -> bool:

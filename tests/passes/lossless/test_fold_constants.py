@@ -337,6 +337,12 @@ def test_a_weight_is_not_stored_twice(lines: list[str], left: list[str], build: 
         ("Loop (i, , w) <body = g (int64 turn, bool on, float[2] a) => (bool go, float[2] b)"
          " { go = Identity (on) b = RandomUniformLike (a) }>", "it is random"),
         ("SequenceAt (seq, i)", "it handles sequences or optionals"),
+        ("Loop (many, true, w) <body = g (int64 turn, bool on, float[2] a) => (bool go, float[2] b)"
+         " { go = Identity (on) b = Neg (a) }>",
+         "its loops are not known to end within 10,000 turns"),
+        ("Loop (, true, w) <body = g (int64 turn, bool on, float[2] a) => (bool go, float[2] b)"
+         " { go = Identity (on) b = Neg (a) }>",
+         "its loops are not known to end within 10,000 turns"),
     ],
 )  # fmt: skip
 def test_what_must_not_be_evaluated(call: str, reason: str, build: Build) -> None:
@@ -345,6 +351,7 @@ def test_what_must_not_be_evaluated(call: str, reason: str, build: Build) -> Non
         + f"""main (float[2] x) => (float[2] y) {{
       half = Constant <value_float = 0.5> ()
       i = Constant <value_int = 0> ()
+      many = Constant <value_int = 4000000000> ()
       seq = SequenceConstruct (w)
       odd = {call}
       next = Neg (odd)
