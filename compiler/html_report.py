@@ -68,6 +68,7 @@ def _head(report: Report) -> list[str]:
         f"<h1>{escape(' → '.join(filter(None, names)) or 'A model')}</h1>",
         f'<p class="soft">for {escape(report.target)}, compiled in {report.seconds:.1f} s by '
         f"<code>{escape(pipeline)}</code></p>",
+        *([f"<p><code>{escape(report.command)}</code></p>"] if report.command else []),
         '<div class="cards">',
         _latency_card(report.latency),
         *_session_card(report.session),

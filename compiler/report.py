@@ -20,7 +20,8 @@ class Report:
     which rewrites were measured one by one and left out, ``session`` what other session options
     than the default ones gain, apart from ``latency``. ``profile`` holds the time of each operator
     before and after, where it was asked for. ``layout`` is there where models were
-    merged: how the ways to lay them out did.
+    merged: how the ways to lay them out did. ``command`` makes the result again, in a shell; it is
+    empty where Python asked for it.
     """
 
     input: str
@@ -43,6 +44,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     accuracy: dict[str, Any] = field(default_factory=lambda: {"status": "not-asked"})
     layout: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
     profile: list[list[dict[str, Any]]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def as_markdown(report: Report) -> str:
     facts = [
         ["input", report.input],
         ["output", report.output],
+        *([["command", f"`{report.command}`"]] if report.command else []),
         ["target", report.target],
         ["pipeline", report.pipeline or "(empty)"],
         ["answers", verified_text(report.verified)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -72,6 +73,10 @@ class Job:
     json: bool = False
     force: bool = False
     volume: Volume = "normal"
+
+
+ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
+"""What the command line was called with, for the report."""
 
 
 def start(job: Job) -> None:

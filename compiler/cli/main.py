@@ -20,6 +20,7 @@ from ... import __version__
 from ...backends.errors import OnnxpressError, UsageError
 from . import bench, bisect, compare, doctor, inspect, merge, optimize, passes, prune, quantize
 from .help import Command, Group
+from .job import ARGUMENTS
 
 INTERRUPTED = 130
 
@@ -73,6 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     debug, as_json = "--debug" in arguments, "--json" in arguments
     previous = signal.signal(signal.SIGTERM, _interrupt)
+    called = ARGUMENTS.set(tuple(arguments))
     try:
         code: Any = app(args=list(arguments), prog_name="onnxpress", standalone_mode=False)
     except OnnxpressError as error:
@@ -83,6 +85,7 @@ def run(arguments: Sequence[str]) -> int:
         return _unexpected(error, debug=debug, as_json=as_json)
     finally:
         signal.signal(signal.SIGTERM, previous)
+        ARGUMENTS.reset(called)
     if code == INTERRUPTED:  # typer's answer to KeyboardInterrupt
         return _fail("interrupted", "", INTERRUPTED, "Interrupted", as_json)
     return code if isinstance(code, int) else 0

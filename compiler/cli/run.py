@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from ..settings import BUDGET, Settings
 from ..soups import Kitchen, cook
 from ..write_report import FORMATS, write_report
 from . import render, terminal
-from .job import Job
+from .job import ARGUMENTS, Job
 
 
 def run_job(job: Job, progress: Progress) -> Report:
@@ -227,6 +228,7 @@ def finish(outcome: Outcome, job: Job) -> None:
     report = outcome.report
     report.input = ", ".join(map(str, job.models))
     report.output = str(job.output)
+    report.command = shlex.join(("onnxpress", *ARGUMENTS.get()))
     before = _bytes(job.models)
     if job.provenance:
         stamp(outcome.model, report, [file for path in job.models for file in files_of(path)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,10 @@ def test_optimize_prints_what_it_did(onnxpress: Command, models: Path) -> None:
     assert "1 thread" in latency
     assert any(line.startswith("wrote    out.onnx in ") for line in lines)
     assert lines[-1].rstrip() == "report   r.json, r.md, r.html"
+    command = json.loads(Path("r.json").read_text(encoding="utf-8"))["command"]
+    assert shlex.split(command)[:3] == ["onnxpress", "optimize", str(models / "mnist_resnet.onnx")]
+    assert f"`{command}`" in Path("r.md").read_text(encoding="utf-8")
+    assert html.escape(command) in Path("r.html").read_text(encoding="utf-8")
     assert "MACs at batch=1" in lines
     assert "  evaluated  2" in [line.rstrip() for line in lines]
     assert json.loads(Path("r.json").read_text(encoding="utf-8"))["latency"]["status"] == "measured"
