@@ -37,7 +37,10 @@ class Difference:
 
 def compare(
     old: Annotated[Path, typer.Argument(help="The earlier result file.")],
-    new: Annotated[Path, typer.Argument(help="The later one, of the same suite.")],
+    new: Annotated[
+        Path | None,
+        typer.Argument(help="The later one, of the same suite. Default: none, see below."),
+    ] = None,
     part: Annotated[
         bool, typer.Option("--part", help="NEW was measured on some of the rows only.")
     ] = False,
@@ -50,18 +53,30 @@ def compare(
     Speedups are ratios against the original in the same process, so files of different days, and
     to some degree of different machines, compare. They differ where their intervals lie apart by
     more than ``--apart``, which is 1.5% by default.
+
+    Without NEW, each row of OLD is held against the original in its own run: on any machine.
     """
-    before, after = _read(old), _read(new)
+    before = _read(old)
+    if new is None:
+        _show(list(against_originals(before["rows"], apart)))
+        return
+    after = _read(new)
     if before["suite"] != after["suite"]:
         raise UsageError(f"{old} is of {before['suite']}, {new} of {after['suite']}")
-    found = list(differences(before["rows"], after["rows"], part=part, apart=apart))
-    console = Console(width=120, highlight=False)
     if machine(before) != machine(after):
-        console.print(f"other machines: {machine(before)}; {machine(after)}", markup=False)
+        _console().print(f"other machines: {machine(before)}; {machine(after)}", markup=False)
+    _show(list(differences(before["rows"], after["rows"], part=part, apart=apart)))
+
+
+def _console() -> Console:
+    return Console(width=120, highlight=False)
+
+
+def _show(found: list[Difference]) -> None:
     shown = table("row", "change", "before", "after")
     for one in found:
         shown.add_row(one.row, one.change, one.before, one.after)
-    console.print(shown if found else "nothing changed")
+    _console().print(shown if found else "nothing changed")
     if any(one.change in BAD for one in found):
         raise typer.Exit(1)
 
@@ -104,6 +119,18 @@ def differences(
         found += _of_row(name, old[name], new[name], apart)
     order = [*BAD, "larger", "faster", "new"]
     yield from sorted(found, key=lambda one: (order.index(one.change), one.row))
+
+
+def against_originals(rows: list[dict[str, Any]], apart: float = EFFECT) -> Iterator[Difference]:
+    """What is wrong, or slower than its original by more than ``apart``, in one result file."""
+    for row in rows:
+        state = row.get("error") or row.get("verified", "ok")
+        if state != "ok":
+            yield Difference(_name(row), "wrong", "the original", str(state))
+        same = {"status": "measured", "speedup": 1.0, "ci95": [1.0, 1.0]}
+        for one in _latency(_name(row), same, row.get("latency", {}), apart):
+            if one.change in BAD:
+                yield one
 
 
 def _name(row: Mapping[str, Any]) -> str:

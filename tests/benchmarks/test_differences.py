@@ -40,6 +40,18 @@ def test_a_part_lacks_nothing_and_intervals_may_have_to_lie_further_apart() -> N
     assert [one.change for one in worse] == ["slower"]
 
 
+def test_a_file_alone_is_held_against_the_originals_in_it(tmp_path: Path) -> None:
+    rows = [row("a", 0.95), row("b", 0.8), row("c", 2.0), row("d", 1, verified="failed")]
+    found = [(one.row, one.change) for one in differences.against_originals(rows, apart=0.1)]
+    assert found == [("b -O 2", "slower"), ("d -O 2", "wrong")]
+
+    for name, code in (("good", 0), ("bad", 1)):
+        path = tmp_path / f"{name}.json"
+        body = {"suite": "lossless", "rows": rows[2:3] if name == "good" else rows}
+        path.write_text(json.dumps(body), encoding="utf-8")
+        assert main(["compare", str(path), "--apart", "0.1"]) == code
+
+
 def test_wrong_answers_errors_and_lost_rows_come_first() -> None:
     old = [row("a", 1), row("b", 1), row("c", 1), row("d", 1, nodes=[9, 3]), row("e", 2)]
     new = [
