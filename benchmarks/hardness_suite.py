@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,6 @@ from rich.console import Console
 from onnxpress.backends.errors import UsageError
 
 from . import cli, memory, robustness, store
-from .corpus import CorpusError
 from .odd_models import ODD
 from .printing import Limit, Results, say, table, there, wrote
 
@@ -32,7 +30,7 @@ def memory_suite(
 ) -> None:
     """Peak memory of reading, compiling and writing each model, as multiples of its file."""
     names = _chosen(tools, memory.TOOLS)
-    rows = _kept("memory", ("model", "tool"), resume, results)
+    rows = store.kept("memory", ("model", "tool"), results) if resume else {}
     shown = table("model", "MB", *names)
     for model in there(cli.select(models, cache)):
         for tool in names:
@@ -72,7 +70,7 @@ def robustness_suite(
 ) -> None:
     """What tools do with models that are damaged, hostile or merely odd."""
     names = _chosen(tools, robustness.TOOLS)
-    rows = _kept("robustness", ("case", "tool"), resume, results)
+    rows = store.kept("robustness", ("case", "tool"), results) if resume else {}
     shown = table("model", *names)
     for case in _chosen(cases, tuple(ODD)):
         for tool in names:
@@ -99,16 +97,3 @@ def _chosen(text: str, known: tuple[str, ...]) -> list[str]:
         if name not in known:
             raise UsageError(f"there is no {name!r}", hint=", ".join(known))
     return names
-
-
-def _kept(
-    suite: str, keys: tuple[str, str], resume: bool, results: Path
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """The rows that are there already, if they are to be kept."""
-    if not resume:
-        return {}
-    try:
-        rows = store.load(suite, results)["rows"]
-    except CorpusError:
-        return {}
-    return {(row[keys[0]], row[keys[1]]): row for row in rows}

@@ -11,7 +11,6 @@ from rich.console import Console
 from onnxpress.backends.errors import UsageError
 
 from . import cli, rewrites, store
-from .corpus import CorpusError
 from .printing import Limit, Results, latency_cells, say, table, there, wrote
 
 
@@ -33,7 +32,7 @@ def rewrites_suite(
     for name in names:
         if name not in rewrites.names():
             raise UsageError(f"there is no exact pass {name}", hint=", ".join(rewrites.names()))
-    rows = _kept(resume, results)
+    rows = store.kept("rewrites", ("model", "pass"), results) if resume else {}
     for model in there(cli.select(models, cache)):
         for name in names:
             if (model.name, name) in rows and "error" not in rows[model.name, name]:
@@ -72,16 +71,6 @@ def _told(row: dict[str, Any]) -> str:
     before, after = row["nodes"]
     told = f"{row['rewritten']} rewrites, {before} → {after} nodes"
     return f"{told}, {' '.join(latency_cells(row['latency']))}"
-
-
-def _kept(resume: bool, results: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    if not resume:
-        return {}
-    try:
-        found = store.load("rewrites", results)["rows"]
-    except CorpusError:
-        return {}
-    return {(row["model"], row["pass"]): row for row in found}
 
 
 def _save(rows: dict[tuple[str, str], dict[str, Any]], results: Path) -> Path:

@@ -72,6 +72,15 @@ def commit(root: Path = RESULTS.parent) -> str | None:
     return answers[0] + ("+" if answers[1] else "")
 
 
+def kept(suite: str, keys: tuple[str, str], folder: Path = RESULTS) -> dict[Any, dict[str, Any]]:
+    """The rows of ``suite`` by the values of ``keys``, to go on with, if there are any."""
+    try:
+        rows = load(suite, folder)["rows"]
+    except CorpusError:
+        return {}
+    return {(row[keys[0]], row[keys[1]]): row for row in rows}
+
+
 def load(suite: str, folder: Path = RESULTS) -> dict[str, Any]:
     """Read the results of ``suite``.
 
