@@ -27,14 +27,15 @@ from onnxpress.backends.ort import session_of
 from onnxpress.backends.serde import from_proto, to_proto
 from onnxpress.backends.targets import Target
 from onnxpress.compiler.pipeline import preset
+from onnxpress.compiler.verify.ancestry import randomness
 from tests.compiler.kept import exact_passes, rewritten
 
 CONSTANT = ("nothing", "all but the first", "everything")
 """Which inputs are made constants, so that there is something to fold."""
 
 MODULES = (
-    "affinegrid batch_normalization cast concat constantofshape conv convtranspose dropout expand"
-    " flatten gather gemm identity if_ loop matmul not_ pad rangeop reducesum reshape scan shape"
+    "affinegrid bernoulli batch_normalization cast concat constantofshape conv convtranspose dropout"
+    " expand flatten gather gemm identity if_ loop matmul not_ pad rangeop reducesum reshape scan shape"
     " slice split squeeze stringnormalizer tile topk transpose unsqueeze"
 )
 """Of the tests by operator, those of which some are run always."""
@@ -224,16 +225,16 @@ def _problem(case: OnnxCase, pipeline: str, which: str) -> str | None:
     model = from_proto(proto)
     finished = rewritten(model, pipeline).model
     onnx.checker.check_model(to_proto(finished))
+    if any(randomness(model, output) for output in model.graph.outputs):
+        return None  # no two answers need be the same
     try:
-        right, again = _answers(model, feeds), _answers(model, feeds)
+        right = _answers(model, feeds)
     except BackendError:
         before, after = _by_onnx(model, feeds), _by_onnx(finished, feeds)
         if before is None or not _as_expected(example, before):
             return None
         fine = after is not None and _as_expected(example, after)
         return "" if fine else "it no longer answers as ONNX expects"
-    if any(map(_difference, right, again)):
-        return None  # it is random
     answers = _answers(finished, feeds)
     if _as_expected(example, right) and not _as_expected(example, answers):
         return "it no longer answers as ONNX expects"
@@ -252,6 +253,12 @@ def _check(cases: list[OnnxCase], pipeline: str, which: str) -> None:
 def test_some_operators_answer_as_before(pipeline: str, which: str) -> None:
     cases = _some()
     _check(cases[CONSTANT.index(which) :: 4], pipeline, which)
+
+
+def test_random_answers_are_not_compared_even_if_they_happen_to_be_equal() -> None:
+    cases = [case for case in _some() if "bernoulli" in case.name]
+    assert len(cases) >= 3
+    assert {_problem(case, PIPELINES["1"], "nothing") for case in cases} == {None}
 
 
 @pytest.mark.slow
