@@ -14,9 +14,9 @@ from ..backends.base import SessionConfig
 from ..backends.errors import UsageError
 from ..passes.analysis.macs import node_macs, with_fixed_shapes
 from ..passes.base import Context
+from ..passes.graph import nodes_in
 from ..passes.quantization.emit import ORIGIN
 from ..passes.quantization.insert_qdq import InsertQDQ
-from ..passes.quantization.quantized import QuantizedLayer, quantized_layers
 from ..passes.quantization.sensitivity import Sensitivity, sensitivities
 from .latency import Stopwatch
 from .manager import PassManager, replay
@@ -81,8 +81,9 @@ def hold_accuracy(
     quality = Quality(demand, model, Part(context.data, held=True), config)
     search = _Search(base, Pipeline(after), quality, quiet, context)
     kept, value = search.run()
-    left = {str(one.weight.outputs[0].meta[ORIGIN]) for one in _layers(search.model(kept))}
-    in_float = [one.layer for one in search.layers if one.layer not in left]
+    left = _layers(search.model(kept))
+    ranked = [one.layer for one in search.layers if one.layer not in left]
+    in_float = [*(one for one in kept if one not in {*left, *ranked}), *ranked]
     report: dict[str, Any] = {
         "status": "held",
         "metric": demand.metric,
@@ -95,7 +96,7 @@ def hold_accuracy(
         "layers": search.rows(in_float),
     }
     if not left:
-        reason = f"all {len(in_float)} layers would have to stay in float"
+        reason = f"all {len(kept)} layers would have to stay in float"
         return _nothing(pipeline, at, report, reason)
     if stopwatch is not None:
         context.progress("timing int8 against float", 0, None)
@@ -111,8 +112,10 @@ def quantizes(pipeline: Pipeline) -> bool:
     return any(isinstance(item, Step) and isinstance(item.run, InsertQDQ) for item in pipeline)
 
 
-def _layers(model: ir.Model) -> list[QuantizedLayer]:
-    return quantized_layers(model.graph)[0]
+def _layers(model: ir.Model) -> list[str]:
+    """What the quantized layers of ``model`` compute in the float model, in subgraphs as well."""
+    values = (value for node in nodes_in(model.graph) for value in node.outputs)
+    return [str(value.meta[ORIGIN]) for value in values if ORIGIN in value.meta]
 
 
 def _nothing(pipeline: Pipeline, at: int, report: dict[str, Any], reason: str) -> Held:
@@ -146,7 +149,11 @@ class _Search:
         self._costs = _costs(self._base, self._context)
         if self._quality.enough(value):
             return (), value
-        names = [layer.layer for layer in self.layers]
+        ranked = [layer.layer for layer in self.layers]
+        # What stands in subgraphs cannot be ranked; it goes first.
+        names = [one for one in _layers(self.model(())) if one not in ranked] + ranked
+        if not names:
+            return (), value
         low, high = 0, len(names)
         while high - low > 1:
             middle = (low + high) // 2

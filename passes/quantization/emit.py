@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..base import Array
-from ..graph import Names, add_initializer, constant, is_op, take_over
+from ..graph import Names, add_initializer, constant, graph_of, is_op, take_over
 from .arithmetic import Affine, quantize_bias, quantize_weight, shifted
 from .kernels import READS_SHAPE, Kernel, sole_reader
 from .placement import Plan
@@ -26,13 +26,14 @@ ORIGIN = "onnxpress.origin"
 
 @dataclass
 class Emitter:
-    """One rewrite of ``model``.
+    """One rewrite of ``graph``.
 
     Every kernel that reads a tensor in 8 bits gets a ``DequantizeLinear`` of its own, by which
     ONNX Runtime recognizes it; readers in float share one.
 
     Attributes:
-        model: What is rewritten.
+        graph: What is rewritten: a main graph, or one inside it.
+        names: Those of the whole model.
         affines: The quantization parameters of each root of the plan.
         avoid_saturation: Keep neighbouring weights small enough for CPUs without VNNI.
         unsigned_weights: Store weights as uint8 around a zero point of 128.
@@ -40,22 +41,19 @@ class Emitter:
         shrunk: How many of them have a coarser scale to avoid saturation.
     """
 
-    model: ir.Model
+    graph: ir.Graph
+    names: Names
     affines: Mapping[ir.Value, Affine]
     avoid_saturation: bool
     unsigned_weights: bool = False
     channels: int = 0
     shrunk: int = 0
-    _names: Names = field(init=False)
     _origins: dict[ir.Node, str] = field(default_factory=dict)
     _quantized: dict[ir.Value, ir.Node] = field(default_factory=dict)
     _constants: dict[tuple[str, tuple[int, ...], str], ir.Value] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._names = Names(self.model)
-
     def write(self, plan: Plan) -> None:
-        """Rewrite the model as ``plan`` says."""
+        """Rewrite the graph as ``plan`` says."""
         produced = {value for kernel in plan.kernels for value in kernel.outputs}
         edges = {(kernel.node, index) for kernel in plan.kernels for index in kernel.inputs}
         names = {value: value.name or "" for value in plan.roots}
@@ -68,28 +66,24 @@ class Emitter:
         for kernel, values in zip(plan.kernels, reads, strict=True):
             for index, value in zip(kernel.inputs, values, strict=True):
                 dequantize = self._dequantize(value, names[value])
-                self._graph.insert_before(kernel.node, dequantize)
+                self.graph.insert_before(kernel.node, dequantize)
                 kernel.node.replace_input_with(index, dequantize.outputs[0])
             if kernel.weight is not None:
                 self._write_weight(kernel, kernel.weight, self.affines[plan.roots[values[0]]].scale)
                 self._keep_bias_apart(kernel, values[0], plan)
 
-    @property
-    def _graph(self) -> ir.Graph:
-        return self.model.graph
-
     def _quantize(self, value: ir.Value, root: str, affine: Affine) -> None:
-        """Put a ``QuantizeLinear`` right behind ``value``."""
+        """Put a ``QuantizeLinear`` right behind ``value``; of an outer value, at the start."""
         scale = self._constant(f"{root}.scale", np.asarray(affine.scale))
         zero_point = self._constant(f"{root}.zero_point", np.asarray(affine.zero_point))
         node = self._node("QuantizeLinear", [value, scale, zero_point], f"{value.name}.quantized")
         node.outputs[0].shape = value.shape
         node.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(affine.zero_point.dtype))
         producer = value.producer()
-        if producer is None:
-            self._graph.insert_before(self._graph[0], node)
+        if producer is None or producer.graph is not self.graph:
+            self.graph.insert_before(self.graph[0], node)
         else:
-            self._graph.insert_after(producer, node)
+            self.graph.insert_after(producer, node)
         self._quantized[value] = node
 
     def _dequantize(self, value: ir.Value, name: str) -> ir.Node:
@@ -112,14 +106,14 @@ class Emitter:
         if not others and not value.is_graph_output():
             return
         node = self._dequantize(value, value.name or "")
-        self._graph.insert_after(quantize, node)
+        self.graph.insert_after(quantize, node)
         new = node.outputs[0]
         for reader, index in others:
             reader.replace_input_with(index, new)
         if value.is_graph_output():
-            outputs = self._graph.outputs
+            outputs = self.graph.outputs
             outputs[:] = [new if output is value else output for output in outputs]
-            new.name, value.name = value.name, self._names.fresh(f"{value.name}.float")
+            new.name, value.name = value.name, self.names.fresh(f"{value.name}.float")
             new.type, new.shape = value.type, value.shape
 
     def _write_weight(self, kernel: Kernel, weight: Array, input_scale: np.float32) -> None:
@@ -171,10 +165,10 @@ class Emitter:
         matmul, last = kernel.node, kernel.bias_add or kernel.node
         gemm = self._node("Gemm", [matmul.inputs[0], *parameters], "")
         gemm.name = matmul.name
-        self._graph.insert_before(last, gemm)
+        self.graph.insert_before(last, gemm)
         take_over(gemm.outputs[0], last.outputs[0])
         for node in dict.fromkeys((last, matmul)):
-            self._graph.remove(node, safe=True)
+            self.graph.remove(node, safe=True)
 
     def _keep_bias_apart(self, kernel: Kernel, source: ir.Value, plan: Plan) -> None:
         """Give the bias behind a ``MatMul`` with float output a shape that no ``Gemm`` takes.
@@ -202,7 +196,7 @@ class Emitter:
         if axis is not None and inputs[1].shape:
             node.attributes["axis"] = ir.AttrInt64("axis", axis)
         node.outputs[0].shape = inputs[0].shape
-        self._graph.insert_before(reader, node)
+        self.graph.insert_before(reader, node)
         return node.outputs[0]
 
     def _node(self, op_type: str, inputs: Sequence[ir.Value | None], name: str) -> ir.Node:
@@ -210,7 +204,7 @@ class Emitter:
         output = node.outputs[0]
         output.type = ir.TensorType(ir.DataType.FLOAT)
         if name:
-            output.name = node.name = self._names.fresh(name)
+            output.name = node.name = self.names.fresh(name)
         return node
 
     def _constant(self, name: str, array: Array) -> ir.Value:
@@ -219,7 +213,7 @@ class Emitter:
         digest = hashlib.sha256(array.data if array.size else b"").hexdigest()
         key = (array.dtype.str, array.shape, digest)
         if key not in self._constants:
-            self._constants[key] = add_initializer(self._graph, self._names.fresh(name), array)
+            self._constants[key] = add_initializer(self.graph, self.names.fresh(name), array)
         return self._constants[key]
 
     def _drop(self, value: ir.Value | None) -> None:
@@ -228,6 +222,6 @@ class Emitter:
             return
         producer = value.producer()
         if producer is not None:
-            self._graph.remove(producer, safe=True)
-        elif value.name is not None and value.name in self._graph.initializers:
-            del self._graph.initializers[value.name]
+            graph_of(producer).remove(producer, safe=True)
+        elif isinstance(value.graph, ir.Graph) and value.name is not None:
+            value.graph.initializers.pop(value.name, None)

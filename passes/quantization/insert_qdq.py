@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from ...backends.errors import UsageError
+from ...backends.feeds import dynamic_dims
 from ...backends.targets import Target
 from ..analysis.shapes import add_missing_shapes
 from ..base import Context, Contract, Pass, Result
 from ..errors import PassError
-from ..graph import is_op, nodes_of
+from ..graph import Names, is_op, nodes_in
+from ..lossless.inline_functions import InlineFunctions
 from ..opsets import raise_opset, standard_version
 from .arithmetic import Range, affine
 from .emit import Emitter
+from .inside import hidden, holders_of, name_apart
 from .kernel_rules import ARM
 from .kernels import WEIGHTED
 from .observers import METHODS, Calibration, observe_ranges
@@ -98,94 +103,116 @@ class InsertQDQ(Pass):
             raise UsageError(f"insert-qdq cannot read {self.samples} samples")
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:
-        """Quantize the main graph of ``model``.
+        """Quantize the main graph of ``model`` and the bodies of ``If``, ``Loop`` and ``Scan``.
+
+        Functions that hold something to quantize are inlined first: each call has other ranges.
 
         Raises:
             PassError: The target has no integer kernels, there is no data, the opset cannot be
-                raised, or an option names a node that is not there.
-            DataError: The samples do not fit the model, or make it infinite or NaN.
+                raised, or a pattern fits nothing.
+            DataError: The samples do not fit the model.
             BackendError: The model does not run.
         """
         result = Result(model)
-        if context.target.name == "cuda":
+        self._check_target(context.target)
+        if context.data is None:
+            raise PassError("insert-qdq needs calibration samples", hint="give some with --data")
+        graphs = _graphs(model, context, result)
+        check_patterns(model, (*self.include, *self.exclude))
+
+        plans = self._plans(graphs, {})
+        before = standard_version(model.graph)
+        if any(plan.kernels for plan in plans.values()) and before < OPSET:
+            raise_opset(model, OPSET)
+            result.modified = True
+            result.details["opset"] = [before, OPSET]
+        if any(plan.kernels for plan in plans.values()):
+            add_missing_shapes(model)
+            values = dict.fromkeys(
+                value for plan in self._plans(graphs, {}).values() for value in plan.roots
+            )
+            names = [value.name for value in values if value.name]
+            observed = observe_ranges(
+                model, names, context, context.data, self.samples, self._calibration()
+            )
+            ranges = {value: observed.ranges[value.name or ""] for value in values}
+            plans = self._what_pays(model, graphs, context, _unusable(ranges, model.graph))
+            result.details["samples"] = observed.samples
+            self._write(model, context, plans, ranges, result)
+        for plan in plans.values():
+            for node, reason in plan.declined.items():
+                result.decline(node, because=reason)
+        return result
+
+    def _check_target(self, target: Target) -> None:
+        if target.name == "cuda":
             raise PassError(
                 "ONNX Runtime's CUDA provider has no kernels for 8-bit Q/DQ models; they would "
                 "run slower than in float",
                 hint="quantize for the target cpu",
             )
-        if (
-            self.types == "s8s8"
-            and context.target.name == "cpu"
-            and not context.target.features & ARM
-        ):
+        if self.types == "s8s8" and target.name == "cpu" and not target.features & ARM:
             raise PassError(
                 "signed activations have kernels on Arm alone; on x86 few of them would fuse",
                 hint="take u8s8, or quantize for the target cpu:aarch64",
             )
-        if context.data is None:
-            raise PassError("insert-qdq needs calibration samples", hint="give some with --data")
-        check_patterns(model, (*self.include, *self.exclude))
-        _decline_hidden(model, result)
-
-        plan = find_plan(model.graph, self._unwanted, {})
-        before = standard_version(model.graph)
-        if plan.kernels and before < OPSET:
-            raise_opset(model, OPSET)
-            result.modified = True
-            result.details["opset"] = [before, OPSET]
-        if plan.kernels:
-            add_missing_shapes(model)
-            plan = find_plan(model.graph, self._unwanted, {})
-            names = [value.name for value in plan.roots if value.name]
-            observed = observe_ranges(
-                model, names, context, context.data, self.samples, self._calibration()
-            )
-            ranges = {value: observed.ranges[value.name or ""] for value in plan.roots}
-            plan = self._what_pays(model, context, _unusable(ranges))
-            result.details["samples"] = observed.samples
-            self._write(model, context, plan, ranges, result)
-        for node, reason in plan.declined.items():
-            result.decline(node, because=reason)
-        return result
 
     def _write(
         self,
         model: ir.Model,
         context: Context,
-        plan: Plan,
+        plans: Mapping[ir.Graph, Plan],
         ranges: dict[ir.Value, Range],
         result: Result,
     ) -> None:
         signed = self.types == "s8s8"
-        affines = {root: affine(ranges[root], signed=signed) for root in plan.roots.values()}
+        roots = [root for plan in plans.values() for root in plan.roots.values()]
+        affines = {root: affine(ranges[root], signed=signed) for root in roots}
+        kernels = [kernel.node for plan in plans.values() for kernel in plan.kernels]
         result.details["ranges"] = {
             root.name: [ranges[root].low, ranges[root].high] for root in affines
         }
-        result.details["kernels"] = dict(Counter(kernel.node.op_type for kernel in plan.kernels))
-        for kernel in plan.kernels:
-            result.rewrote(kernel.node)
-        emitter = Emitter(
-            model, affines, self._avoids_saturation(context.target), self.types == "u8u8"
-        )
-        emitter.write(plan)
-        result.details["channels"] = emitter.channels
-        result.details["channels_kept_from_saturating"] = emitter.shrunk
+        result.details["kernels"] = dict(Counter(node.op_type for node in kernels))
+        for node in kernels:
+            result.rewrote(node)
+        names, channels, shrunk = Names(model), 0, 0
+        safe = self._avoids_saturation(context.target)
+        # What an outer graph gives to an inner one is replaced there when the outer one is written.
+        for graph, plan in reversed(list(plans.items())):
+            emitter = Emitter(graph, names, affines, safe, self.types == "u8u8")
+            emitter.write(plan)
+            channels, shrunk = channels + emitter.channels, shrunk + emitter.shrunk
+        result.details["channels"] = channels
+        result.details["channels_kept_from_saturating"] = shrunk
 
-    def _what_pays(self, model: ir.Model, context: Context, unusable: dict[ir.Value, str]) -> Plan:
-        """The plan without what does not pay, found again while there is any."""
-        plan = find_plan(model.graph, self._unwanted, unusable)
-        if self.where == "everywhere":
-            return plan
-        sizes = Sizes.of(model, _sizes_of_samples(model, context))
-        dear: dict[ir.Node, str] = {}
-
+    def _plans(
+        self,
+        graphs: Iterable[ir.Graph],
+        unusable: Mapping[ir.Value, str],
+        dear: Mapping[ir.Node, str] = MappingProxyType({}),
+    ) -> dict[ir.Graph, Plan]:
         def unwanted(node: ir.Node) -> str:
             return self._unwanted(node) or dear.get(node, "")
 
-        while found := find_dear(plan, sizes):
+        return {graph: find_plan(graph, unwanted, unusable) for graph in graphs}
+
+    def _what_pays(
+        self,
+        model: ir.Model,
+        graphs: list[ir.Graph],
+        context: Context,
+        unusable: dict[ir.Value, str],
+    ) -> dict[ir.Graph, Plan]:
+        """The plans without what does not pay, found again while there is any."""
+        plans = self._plans(graphs, unusable)
+        if self.where == "everywhere":
+            return plans
+        sizes = Sizes.of(model, _sizes_of_samples(model, context))
+        dear: dict[ir.Node, str] = {}
+        while found := {n: why for p in plans.values() for n, why in find_dear(p, sizes).items()}:
             dear.update(found)
-            plan = find_plan(model.graph, unwanted, unusable)
-        return plan
+            plans = self._plans(graphs, unusable, dear)
+        return plans
 
     def _calibration(self) -> Calibration:
         return Calibration(self.method, self.percent, self.symmetric, self.ranges)
@@ -205,33 +232,53 @@ class InsertQDQ(Pass):
         return ""
 
 
-def _unusable(ranges: dict[ir.Value, Range]) -> dict[ir.Value, str]:
-    return {
-        value: f"the tensor {value.name!r} is zero in every sample"
-        if seen.low <= seen.high
-        else f"the tensor {value.name!r} is empty in every sample"
-        for value, seen in ranges.items()
-        if seen.dead
-    }
+def _unusable(ranges: dict[ir.Value, Range], main: ir.Graph) -> dict[ir.Value, str]:
+    dead = {value: seen for value, seen in ranges.items() if seen.dead}
+    return {value: _what_is_missing(value, seen, main) for value, seen in dead.items()}
+
+
+def _what_is_missing(value: ir.Value, seen: Range, main: ir.Graph) -> str:
+    if seen.low <= seen.high:
+        return f"the tensor {value.name!r} is zero in every sample"
+    if value.graph is main:
+        return f"the tensor {value.name!r} is empty in every sample"
+    return f"the tensor {value.name!r} is empty in every sample, or its graph never runs"
 
 
 def _sizes_of_samples(model: ir.Model, context: Context) -> dict[str, int]:
     """The dynamic sizes of the first sample, by name; those that the user gave go before."""
     sizes: dict[str, int] = {}
     feeds = next(iter(context.data.batches(1)), {}) if context.data is not None else {}
-    for value in model.graph.inputs:
-        array = feeds.get(value.name or "")
-        if array is None or value.shape is None or len(value.shape) != array.ndim:
-            continue
-        for dim, size in zip(value.shape, array.shape, strict=True):
-            if isinstance(dim, ir.SymbolicDim) and dim.value:
-                sizes[str(dim.value)] = size
+    for dim in dynamic_dims(model):
+        array = feeds.get(dim.inputs[0])
+        if array is not None and array.ndim > dim.axis:
+            sizes[dim.name] = array.shape[dim.axis]
     return sizes | context.dims
 
 
-def _decline_hidden(model: ir.Model, result: Result) -> None:
-    """Give the reason for what stands in subgraphs and functions, where calibration cannot see."""
-    for node in nodes_of(model):
-        if is_op(node, *WEIGHTED) and node.graph is not model.graph:
-            where = "a function" if isinstance(node.graph, ir.Function) else "a subgraph"
-            result.decline(node, because=f"it stands in {where}, where calibration cannot see")
+def _graphs(model: ir.Model, context: Context, result: Result) -> list[ir.Graph]:
+    """The graphs to quantize, outer ones first; what stands elsewhere is declined.
+
+    Functions are inlined, and names made unique, where that is needed to see values inside.
+    """
+    functions = model.functions.values()
+    if any(is_op(node, *WEIGHTED) for function in functions for node in nodes_in(function)):
+        inlined = InlineFunctions().rewrite(model, context)
+        result.modified |= inlined.modified
+        result.details.update(inlined.details)
+    for function in model.functions.values():
+        for node in nodes_in(function):
+            if is_op(node, *WEIGHTED):
+                result.decline(node, because="it stands in a function that cannot be inlined")
+    holders = holders_of(model)
+    graphs = [model.graph]
+    for graph in holders:
+        layers = [node for node in graph if is_op(node, *WEIGHTED)]
+        if reason := hidden(graph, holders):
+            for node in layers:
+                result.decline(node, because=reason)
+        elif layers:
+            graphs.append(graph)
+    if len(graphs) > 1:
+        result.modified |= name_apart(model, graphs[1:])
+    return graphs

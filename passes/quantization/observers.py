@@ -18,8 +18,9 @@ from ...backends.base import Feeds, SessionConfig
 from ...backends.data import Data
 from ...backends.errors import DataError, UsageError
 from ..base import Array, Context
-from ..graph import Names
+from ..graph import Names, graphs_of
 from .arithmetic import Range
+from .inside import Lift
 from .range_choice import BINS, Histogram, least_divergence, least_error, percentile
 from .range_file import fingerprint, read_ranges, write_ranges
 
@@ -84,7 +85,9 @@ def observe_ranges(
 
     Args:
         model: Opset 13 or newer; it stays as it is.
-        tensors: Names of float values of the main graph.
+        tensors: Names of float values of the main graph, or inside ``If``, ``Loop`` and ``Scan``,
+            where they have to be unique. What is inside a loop counts in all of its turns, and its
+            range is that from least to greatest whatever the method.
         context: Runs the model.
         data: The samples.
         samples: How many samples to read; 0 for all.
@@ -161,14 +164,18 @@ def _cut(
 ) -> Observed:
     """The ranges cut to where the method wants them, by histograms of a second reading."""
     wide = {name: seen for name, seen in observed.ranges.items() if seen.low < seen.high}
+    clone = model.clone()
+    outside = _elements(clone, list(wide))
+    wide = {name: wide[name] for name in outside.values()}
     if not wide:
         return observed
     counts = {name: np.zeros(BINS, np.int64) for name in wide}
     zeros = dict.fromkeys(wide, 0)
-    session = context.sessions(model, SessionConfig(), list(wide))
+    session = context.sessions(clone, SessionConfig(), list(outside))
     done = 0
     for feeds, count in batches_of(model, data, samples, 1):
-        for name, answer in session.run(feeds).items():
+        for out, answer in session.run(feeds).items():
+            name = outside[out]
             counts[name] += _counted(answer, wide[name])
             zeros[name] += int(answer.size - np.count_nonzero(answer))
         done += count
@@ -208,31 +215,44 @@ def _add_statistics(model: ir.Model, tensors: list[str]) -> list[tuple[str, str,
 
     ``ReduceMin`` and ``ReduceMax`` of ONNX Runtime may pass over a NaN; ``x - x`` cannot.
     """
-    graph, names = model.graph, Names(model)
-    values = {value.name: value for value in (*graph.inputs, *_outputs(graph))}
+    lift = Lift(model, names := Names(model))
+    values = _values(model)
     statistics = []
     for tensor in tensors:
         value, made = values[tensor], []
+        graph = value.graph or model.graph
         difference = ir.node("Sub", [value, value])
         graph.append(difference)
-        for op_type, source in (
-            ("ReduceMin", value),
-            ("ReduceMax", value),
-            ("ReduceSum", difference.outputs[0]),
+        for op_type, source, neutral in (
+            ("ReduceMin", value, np.inf),
+            ("ReduceMax", value, -np.inf),
+            ("ReduceSum", difference.outputs[0], 0.0),
         ):
             node = ir.node(op_type, [source], {"keepdims": 0})
             node.outputs[0].name = names.fresh(f"{tensor}.{op_type}")
             node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
             graph.append(node)
-            made.append(node.outputs[0].name)
+            made.append(lift.number(node.outputs[0], op_type, neutral))
         difference.outputs[0].name = names.fresh(f"{tensor}.zero")
         statistics.append((made[0], made[1], made[2]))
     return statistics
 
 
-def _outputs(graph: ir.Graph) -> Iterator[ir.Value]:
-    for node in graph:
-        yield from node.outputs
+def _elements(model: ir.Model, tensors: list[str]) -> dict[str, str]:
+    """Which value of the main graph holds all elements of which of ``tensors``, loops left out."""
+    lift, values = Lift(model, Names(model)), _values(model)
+    seen = [values[tensor] for tensor in tensors if not lift.in_loop(values[tensor].graph)]
+    return {lift.elements(value): value.name or "" for value in seen}
+
+
+def _values(model: ir.Model) -> dict[str | None, ir.Value]:
+    """Inputs and computed values of all graphs by name, those of the main graph first of all."""
+    graphs = [*(one for one in graphs_of(model) if one is not model.graph), model.graph]
+    values: dict[str | None, ir.Value] = {}
+    for graph in graphs:
+        values |= {value.name: value for value in graph.inputs}
+        values |= {value.name: value for node in graph for value in node.outputs}
+    return values
 
 
 def batches_of(

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from ...backends.errors import ModelError
 from ..analysis.macs import node_macs, with_fixed_shapes
-from ..graph import is_op
+from ..graph import graphs_of, is_op, nodes_in, values_in
 from .kernels import Kernel
 from .placement import Plan
 
@@ -42,17 +42,17 @@ class Sizes:
 
     @classmethod
     def of(cls, model: ir.Model, dims: Mapping[str, int]) -> Sizes:
-        """Those of the main graph of ``model`` at ``dims``; what is not known is missing."""
+        """Those of ``model`` and its subgraphs at ``dims``; what is not known is missing."""
         try:
-            graph = with_fixed_shapes(model, dims).graph
+            fixed = with_fixed_shapes(model, dims)
         except ModelError:
             return cls({}, {})
         elements: dict[str, int] = {}
         macs: dict[str, int] = {}
-        for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        for value in (value for graph in graphs_of(fixed) for value in values_in(graph)):
             if value.name and value.shape is not None and value.shape.is_static():
                 elements[value.name] = _product(value.shape.numpy())
-        for node in graph:
+        for node in nodes_in(fixed.graph):
             if is_op(node, "Conv", "MatMul", "Gemm") and (count := node_macs(node)) is not None:
                 macs[node.outputs[0].name or ""] = count
         return cls(elements, macs)

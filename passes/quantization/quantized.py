@@ -8,11 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from ..base import Array
-from ..graph import Names, add_initializer, constant, is_op
+from ..graph import Names, add_initializer, constant, graph_of, is_op, nodes_in
 from .emit import FLOAT
 from .kernels import WEIGHTED
 
 UNKNOWN = "its weights before rounding are not known; they are in the run that quantizes"
+INSIDE = "it stands in a subgraph, whose values are not kept"
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,13 @@ class QuantizedLayer:
 
 
 def quantized_layers(graph: ir.Graph) -> tuple[list[QuantizedLayer], dict[ir.Node, str]]:
-    """The quantized layers of ``graph`` whose floats are known, in order, and why others are not.
+    """The quantized layers of a main graph whose floats are known, and why the others do not count.
 
-    Layers that are not quantized at all are in neither.
+    They are in order. Layers that are not quantized at all are in neither.
     """
     found: list[QuantizedLayer] = []
     declined: dict[ir.Node, str] = {}
-    for node in graph:
+    for node in nodes_in(graph):
         if not is_op(node, *WEIGHTED):
             continue
         parameters = [value for value in node.inputs[1:] if value is not None]
@@ -125,6 +126,9 @@ def quantized_layers(graph: ir.Graph) -> tuple[list[QuantizedLayer], dict[ir.Nod
             continue
         if not all(FLOAT in value.meta and _is_plain(_producer(value)) for value in parameters):
             declined[node] = UNKNOWN
+            continue
+        if node.graph is not graph:
+            declined[node] = INSIDE
             continue
         first = _producer(parameters[0])
         found.append(
@@ -139,9 +143,10 @@ def float_twin(model: ir.Model) -> ir.Model:
     Values have the same names, so that what is computed can be compared one by one.
     """
     twin = model.clone()
-    graph, names = twin.graph, Names(twin)
-    for node in graph:
-        if not is_op(node, "DequantizeLinear"):
+    names = Names(twin)
+    for node in nodes_in(twin.graph):
+        graph = node.graph
+        if not is_op(node, "DequantizeLinear") or not isinstance(graph, ir.Graph):
             continue
         value = node.outputs[0]
         quantize = node.inputs[0].producer() if node.inputs[0] is not None else None
@@ -153,7 +158,7 @@ def float_twin(model: ir.Model) -> ir.Model:
             value.replace_all_uses_with(source, replace_graph_outputs=True)
             graph.remove(node)
             if quantize is not None and not quantize.outputs[0].uses():
-                graph.remove(quantize)
+                graph_of(quantize).remove(quantize)
     return twin
 
 

@@ -611,24 +611,6 @@ def test_a_sample_of_nan_is_an_error(samples: type) -> None:
         )
 
 
-def test_subgraphs_and_functions_stay_and_have_a_reason(samples: type, run: Any) -> None:
-    body = (
-        "one = Constant <value = bool {1}> ()\n"
-        "h = MatMul (x, m)\n z = Identity (n)\n"
-        "y = If (one) <then_branch = yes () => (float[r,16] k) { k = MatMul (h, z) },"
-        " else_branch = no () => (float[r,16] l) { l = Neg (x) }>"
-    )
-    model = build(ROWS, body)
-    x = sample(model)
-    (before,) = run(model, {"x": x})
-
-    result = quantize(model, samples)
-
-    assert result.rewritten == ["MatMul -> h"]
-    assert result.declined["MatMul -> k"].startswith("it stands in a subgraph")
-    np.testing.assert_allclose(run(model, {"x": x})[0], before, atol=0.1 * np.abs(before).max())
-
-
 def test_a_subgraph_reads_what_a_kernel_gives_out(samples: type, run: Any, fused: Any) -> None:
     body = (
         f"one = Constant <value = bool {{1}}> ()\n h = {CONV} (x, w)\n k = Relu (h)\n"
