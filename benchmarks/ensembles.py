@@ -110,7 +110,8 @@ def measure(case: Case, threads: int, batch: int, *, seconds: float = 1.0) -> di
     ``auto`` is what ``onnxpress merge --layout auto`` writes: a layout and, where others are
     faster, session options, both chosen before and apart. ``against`` compares it with every
     alternative, the members one after another (``apart``) and each in a thread of its own, with
-    sessions of one thread (``at once``), among them.
+    sessions of one thread (``at once``), among them. All have as many cores as threads, so that
+    ``at once`` gets no more of the machine than the others.
     """
     merged = case.merged()
     target = Target("cpu")
@@ -131,12 +132,12 @@ def measure(case: Case, threads: int, batch: int, *, seconds: float = 1.0) -> di
         plain, single = SessionConfig(threads=threads), SessionConfig(threads=1)
         mean = case.combine != "none"
         ways = {
-            "apart": Way(members, plain, mean=mean),
-            "at once": Way(members, single, at_once=True, mean=mean),
-            **{name: Way((file,), plain) for name, file in files.items()},
+            "apart": Way(members, plain, mean=mean, cores=threads),
+            "at once": Way(members, single, at_once=True, mean=mean, cores=threads),
+            **{name: Way((file,), plain, cores=threads) for name, file in files.items()},
         }
         if config is not None:
-            ways["auto"] = Way((files[chosen],), config)
+            ways["auto"] = Way((files[chosen],), config, cores=threads)
         with Contest(list(ways.values()), feeds) as contest:
             runs = contest.contenders
             timings = compare_latency(runs, list(ways), seconds=seconds * len(runs))

@@ -68,6 +68,9 @@ class PruneChannels(Pass):
     - ``ridge``: how much changes of weights are penalized, relative to the variance of inputs; 0
       chooses it for each layer, on a quarter of the samples that is held out.
     - ``samples``: how many samples to read at most; 0 for all.
+    - ``sweeps``: how many times each layer is fitted. From the second on it is fitted towards
+      what the ``Relu`` or ``Clip`` behind it lets through, where there is one: below zero any
+      number does.
     - ``multiple``: the number of channels left is a multiple of this, or of half of it and so on
       where the fraction cannot be reached otherwise. ONNX Runtime's convolutions compute so many
       channels at a time, and leave their fast layout for other numbers. 0 takes what the target
@@ -92,6 +95,7 @@ class PruneChannels(Pass):
     reconstruct: bool = True
     ridge: float = 0.0
     samples: int = 512
+    sweeps: int = 1
     multiple: int = 0
     min_channels: int = 2
 
@@ -103,6 +107,7 @@ class PruneChannels(Pass):
             ("scope", self.scope in get_args(Scope), "global or uniform"),
             ("ridge", 0 <= self.ridge < np.inf, "a number of at least 0"),
             ("samples", self.samples >= 0, "a number of at least 0"),
+            ("sweeps", self.sweeps >= 1, "a number of at least 1"),
             ("multiple", self.multiple >= 0, "a number of at least 0"),
             ("min_channels", self.min_channels >= 1, "a number of at least 1"),
         ):
@@ -172,6 +177,7 @@ class PruneChannels(Pass):
                 data=context.data,
                 ridge=self.ridge,
                 samples=self.samples,
+                sweeps=self.sweeps,
                 result=result,
             )
         for group, mask in zip(groups, masks, strict=True):

@@ -13,6 +13,7 @@ from ...backends.errors import DataError
 from ..base import Array, Context, Result
 from ..errors import PassError
 from ..graph import Names, add_initializer, constant, feeds_only, graph_of, is_op
+from .activations import Clipped, clips
 from .layers import Layer, layer_of
 from .least_squares import Gathering, Solution, best_ridge
 from .replay import Replay
@@ -77,6 +78,7 @@ def solve_consumers(
     data: Data,
     ridge: float,
     samples: int,
+    sweeps: int,
     result: Result,
 ) -> dict[str, float]:
     """Solve the weights and biases of ``consumers`` anew, one after the other, in place.
@@ -96,6 +98,8 @@ def solve_consumers(
             leaves the choice to each layer: what does best on rows held out, or :data:`RIDGE`
             where a layer is large and has plenty of rows.
         samples: How many samples to read at most; 0 for all.
+        sweeps: How many times each layer is solved; from the second on towards what its
+            activation lets through, see :mod:`.activations`.
         result: Takes the consumers that are left as they are, with the reason.
 
     Returns:
@@ -118,7 +122,11 @@ def solve_consumers(
         if inputs > INPUTS:
             result.decline(node, because=f"it is not solved anew: {inputs} inputs are too many")
             continue
-        solution = _solve(consumer, pruned, original, before[name], context, ridge)
+        fit = _Fit(consumer, pruned, original, before[name], context.seed)
+        solution = fit.solve(ridge)
+        clipped = clips(before[name])
+        for _ in range(sweeps - 1 if clipped is not None else 0):
+            solution = fit.solve(solution.ridge, clipped, solution)
         if not (np.isfinite(solution.weight).all() and np.isfinite(solution.bias).all()):
             result.decline(node, because="it is not solved anew: samples bring infinity or NaN")
             continue
@@ -128,39 +136,58 @@ def solve_consumers(
     return residuals
 
 
-def _solve(
-    consumer: Consumer,
-    pruned: Replay,
-    original: Replay,
-    y: ir.Value,
-    context: Context,
-    ridge: float,
-) -> Solution:
-    layer, rng = consumer.layer, np.random.default_rng(context.seed)
-    x = layer.node.inputs[0]
-    if x is None:
-        raise PassError(f"{layer.node.op_type} {layer.node.name!r} has no input")
-    prior = layer.weight()
-    gatherings = Gathering(), Gathering()
-    for before, after in zip(pruned.batches(x), original.batches(y), strict=True):
-        wanted = after
-        if consumer.stays is not None:
-            wanted = np.compress(consumer.stays, after, layer.result_axis)
-        rows = layer.choose(wanted, rng)
-        inputs, targets = layer.inputs(before, rows), layer.results(wanted, rows)
-        cut = inputs.shape[1] - inputs.shape[1] // HELD
-        gatherings[0].add(inputs[:, :cut], targets[:, :cut])
-        gatherings[1].add(inputs[:, cut:], targets[:, cut:])
-    known, held = (one.moments() for one in gatherings)
-    if known is None:
-        raise DataError("there is no sample to fit the pruned model to")
-    everything = known if held is None else known + held
-    if not ridge:
-        ridge = RIDGE
-        inputs = prior.shape[1]
-        if held is not None and (inputs <= MANY or everything.rows < PLENTY * inputs):
-            ridge = best_ridge(known, held, prior, RIDGES if inputs <= MANY else COARSE)
-    return everything.solve(ridge, prior)
+@dataclass(frozen=True)
+class _Fit:
+    """The fit of one layer: from its inputs in the pruned model to its result ``y`` in the dense.
+
+    The rows that are chosen are the same each time.
+    """
+
+    consumer: Consumer
+    pruned: Replay
+    original: Replay
+    y: ir.Value
+    seed: int
+
+    def solve(
+        self, ridge: float, clipped: Clipped | None = None, last: Solution | None = None
+    ) -> Solution:
+        """The best weights; with ``clipped``, towards what that lets through after ``last``."""
+        prior = self.consumer.layer.weight()
+        known, held = (one.moments() for one in self._gather(clipped, last))
+        if known is None:
+            raise DataError("there is no sample to fit the pruned model to")
+        everything = known if held is None else known + held
+        if not ridge:
+            ridge = RIDGE
+            inputs = prior.shape[1]
+            if held is not None and (inputs <= MANY or everything.rows < PLENTY * inputs):
+                ridge = best_ridge(known, held, prior, RIDGES if inputs <= MANY else COARSE)
+        return everything.solve(ridge, prior)
+
+    def _gather(
+        self, clipped: Clipped | None, last: Solution | None
+    ) -> tuple[Gathering, Gathering]:
+        """The moments of the rows to learn from, and of those held out."""
+        layer, rng = self.consumer.layer, np.random.default_rng(self.seed)
+        x = layer.node.inputs[0]
+        if x is None:
+            raise PassError(f"{layer.node.op_type} {layer.node.name!r} has no input")
+        found = Gathering(), Gathering()
+        for before, after in zip(
+            self.pruned.batches(x), self.original.batches(self.y), strict=True
+        ):
+            wanted = after
+            if self.consumer.stays is not None:
+                wanted = np.compress(self.consumer.stays, after, layer.result_axis)
+            rows = layer.choose(wanted, rng)
+            inputs, targets = layer.inputs(before, rows), layer.results(wanted, rows)
+            if clipped is not None and last is not None:
+                targets = clipped.targets(targets, inputs @ last.weight + last.bias)
+            cut = inputs.shape[1] - inputs.shape[1] // HELD
+            found[0].add(inputs[:, :cut], targets[:, :cut])
+            found[1].add(inputs[:, cut:], targets[:, cut:])
+        return found
 
 
 def apply(layer: Layer, node: ir.Node, solution: Solution, names: Names) -> None:

@@ -31,7 +31,7 @@ def halve(model: ir.Model, data: Samples, **options: Any) -> tuple[Result, dict[
     consumers = consumers_of(model.graph, cuts, result)
     dense = model.clone()
     slice_channels(model, coupling, cuts)
-    options = {"ridge": 1e-9, "samples": 0, **options}
+    options = {"ridge": 1e-9, "samples": 0, "sweeps": 1, **options}
     residuals = solve_consumers(
         model, dense, consumers, Context(), data=data, result=result, **options
     )
