@@ -63,8 +63,12 @@ class Outcome:
             write_session(session_path(path), self.session, self.report)
 
 
-def compression(*, macs: float | None = None, quantize: str | None = None) -> Pipeline:
+def compression(
+    *, macs: float | None = None, quantize: str | None = None, refit: bool = True
+) -> Pipeline:
     """Pruning to the fraction ``macs``, then quantization by the scheme ``quantize``, if asked for.
+
+    Without ``refit`` nothing is fitted after rounding.
 
     Raises:
         PipelineError: A value that the pass does not take.
@@ -74,7 +78,7 @@ def compression(*, macs: float | None = None, quantize: str | None = None) -> Pi
     if macs is not None:
         pipeline += as_pipeline(f"fold-batch-norm,prune-channels{{macs={macs}}},cleanup")
     if quantize is not None:
-        pipeline += as_pipeline(passes_of(quantize))
+        pipeline += as_pipeline(passes_of(quantize, refit=refit))
     return pipeline
 
 

@@ -29,6 +29,7 @@ class Recipe:
     level: int | None = None
     passes: str | None = None
     quantize: str | None = None
+    refit: bool | None = None
     macs: float | None = None
     data: str | None = None
     dims: dict[str, int] = field(default_factory=dict)
@@ -42,6 +43,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "level": int,
     "passes": str,
     "quantize": str,
+    "refit": bool,
     "macs": (int, float),
     "data": str,
     "dims": dict,

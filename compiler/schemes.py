@@ -13,7 +13,7 @@ _AFTER: Final = {"int8": ",refit"}
 """What comes after the pass."""
 
 _PASSES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
-    "int8": ("fold-batch-norm,", "insert-qdq", {"where": "pays"}),
+    "int8": ("fold-batch-norm,equalize{spread=16},", "insert-qdq", {"where": "pays"}),
     "int8-weights": ("", "quantize-weights", {"bits": "8"}),
     "int4": ("", "quantize-weights", {}),
     "fp16": ("", "float16", {}),

@@ -58,6 +58,7 @@ class Job:
     data: str | None = None
     dims: dict[str, int] = field(default_factory=dict)
     quantize: str | None = None
+    refit: bool | None = None
     max_drop: float | None = None
     metric: str | None = None
     macs: float | None = None

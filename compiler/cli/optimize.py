@@ -29,6 +29,15 @@ def optimize(
             rich_help_panel=common.REWRITING,
         ),
     ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit",
+            help="With --quantize: fit the integer weights to the float model, layer by layer "
+            "(default).",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
     macs: Annotated[
         float | None,
         typer.Option(
@@ -90,6 +99,7 @@ def optimize(
             data=data,
             dims=common.read_dims(dim),
             quantize=quantize,
+            refit=refit,
             macs=common.read_macs(macs),
             verify=verify,
             time=time,

@@ -137,7 +137,7 @@ def _with_recipe(job: Job) -> Job:
     recipe = read_recipe(job.recipe) if job.recipe is not None else Recipe()
     merged = {
         name: getattr(recipe, name)
-        for name in ("target", "quantize", "macs", "data", "seed", "verify", "time")
+        for name in ("target", "quantize", "refit", "macs", "data", "seed", "verify", "time")
         if getattr(job, name) is None
     }
     if job.passes is None and job.level is None:
@@ -152,7 +152,9 @@ def _pipeline(job: Job) -> Pipeline:
 
 def _asked(job: Job) -> Pipeline:
     """What a command or its options add to the level's pipeline."""
-    return parse(job.extra) + compression(macs=job.macs, quantize=job.quantize)
+    return parse(job.extra) + compression(
+        macs=job.macs, quantize=job.quantize, refit=job.refit is not False
+    )
 
 
 def check_destinations(job: Job) -> None:

@@ -21,6 +21,7 @@ def test_all_keys(tmp_path: Path) -> None:
     target = "portable"
     level = 1
     quantize = "int8"
+    refit = false
     macs = 0.5
     data = "samples.npz"
     seed = 7
@@ -33,6 +34,7 @@ def test_all_keys(tmp_path: Path) -> None:
         target="portable",
         level=1,
         quantize="int8",
+        refit=False,
         macs=0.5,
         data=str(tmp_path / "samples.npz"),
         seed=7,

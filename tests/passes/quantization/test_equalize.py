@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxpress.backends.errors import UsageError
 from onnxpress.passes.base import Array, Context
 from onnxpress.passes.quantization.equalize import Equalize
 from onnxpress.passes.quantization.smooth import SmoothActivations
@@ -172,3 +173,22 @@ def test_a_normalization_that_is_read_elsewhere_is_declined(samples: type) -> No
 
     assert not result.modified
     assert "more than layers with constant weights" in next(iter(result.declined.values()))
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "made"])
+def test_only_pairs_with_an_outlying_channel_can_be_asked_for(reads: bool) -> None:
+    model = build(IMAGE, "h = Conv (x, w, b)\n k = Relu (h)\n y = Conv (k, v)")
+    weights = {name: np.ones(SHAPES[name], np.float32) for name in ("w", "v")}
+    (weights["v"][:, 3:4] if reads else weights["w"][3:4])[:] = 64
+    for name, array in weights.items():
+        model.graph.initializers[name].const_value = ir.tensor(array, name=name)
+
+    assert not Equalize(spread=65).rewrite(model, Context()).modified
+    result = Equalize(spread=64).rewrite(model, Context())
+
+    assert len(result.rewritten) == 1
+
+
+def test_a_spread_is_a_number() -> None:
+    with pytest.raises(UsageError, match="spread of -1"):
+        Equalize(spread=-1)
