@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from .base import Array, Feeds, SessionConfig, TensorSpec
 from .errors import BackendError
+from .timing import REST
 
 
 class RemoteSession:
@@ -39,6 +40,7 @@ class RemoteSession:
 
     def __init__(self, model: Path, config: SessionConfig, feeds: Feeds | None = None) -> None:
         self.name = str(model)
+        self.rest = 0.0 if config.threads == 1 else REST
         # -P: modules of the working folder must not stand in for others.
         command = [sys.executable, "-P", "-m", f"{__package__}.remote"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603

@@ -34,6 +34,9 @@ _MOST_PER_TURN: Final = 500
 _SETTLE_MS: Final = 20.0
 """Models that run shorter than this get one run untimed at the start of each turn: caches and
 thread pools are then its own again (4% on the first of ten runs of a 60 microsecond model)."""
+REST: Final = 0.06
+"""Seconds until the threads of a session have stopped spinning for more work: twice what was seen.
+On two cores a session of one thread took 10 ms beside spinning ones that took 4 ms alone."""
 _RESAMPLES: Final = 2000
 _KEPT_PER_TURN: Final = 31
 _LEAST_OF_HALF: Final = 5
@@ -120,7 +123,12 @@ class Timings:
 
 @runtime_checkable
 class OwnClock(Protocol):
-    """A model that is timed where it runs, such as in another process."""
+    """A model that is timed where it runs, such as in another process.
+
+    ``rest`` is how long it keeps cores busy after a run, in seconds: who is next waits so long.
+    """
+
+    rest: float
 
     def turn(self, count: int) -> list[float]:
         """Run ``count`` times; how long each run took, in milliseconds."""
@@ -145,6 +153,9 @@ def compare_latency(
     slow models get at least 7 rounds, however long these take. Python's garbage collector is off
     meanwhile.
 
+    Where one of ``runs`` needs a ``rest`` (:class:`OwnClock`), each turn comes after it and after
+    an untimed run, and takes at least as long: all are timed as if they ran back to back, alone.
+
     With ``width``, rounds go on until the widest interval is narrower than that, but for at most
     three times ``seconds``. That depends on how wide an interval is and not on where it lies,
     which would bias it.
@@ -162,7 +173,8 @@ def compare_latency(
     labels = tuple(names) or tuple(str(index) for index in range(len(runs)))
     with _no_garbage_collection():
         typical = [_warm_up(run, warmup, clock) for run in runs]
-        turn_ns = seconds * 1e9 / (_ROUNDS * len(runs))
+        rest = max(map(_rest, runs))
+        turn_ns = max(seconds / (_ROUNDS * len(runs)), rest) * 1e9
         counts = [int(min(max(turn_ns / ns, 1), _MOST_PER_TURN)) for ns in typical]
         turns: list[list[list[float]]] = [[] for _ in runs]
         start, order = clock(), list(range(len(runs)))
@@ -175,7 +187,8 @@ def compare_latency(
                     return so_far
                 until = clock() + seconds * 1e9 / 2
             for index in order:
-                if typical[index] < _SETTLE_MS * 1e6:
+                time.sleep(rest)
+                if rest or typical[index] < _SETTLE_MS * 1e6:
                     runs[index]()
                 turns[index].append(_turn(runs[index], counts[index], clock))
             order.reverse()
@@ -190,6 +203,10 @@ def _warm_up(run: Callable[[], object], seconds: float, clock: Callable[[], int]
         run()
         spent.append(clock() - before)
     return float(max(np.median(spent[len(spent) // 2 :]), 1))
+
+
+def _rest(run: Callable[[], object]) -> float:
+    return run.rest if isinstance(run, OwnClock) else 0.0
 
 
 def _turn(run: Callable[[], object], count: int, clock: Callable[[], int]) -> list[float]:

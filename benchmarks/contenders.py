@@ -1,9 +1,7 @@
 """Ways to run the members of an ensemble, each in a process of its own.
 
 Threads that a session keeps spinning take time from the sessions beside it, so that two ways to run
-the same models cannot be timed in one process on more than one thread. They go on for about 30 ms
-after a run, so whoever runs next waits for longer than that, and then runs once untimed: all are
-timed as if they ran back to back, alone on the machine.
+the same models cannot be timed in one process on more than one thread.
 """
 
 from __future__ import annotations
@@ -23,9 +21,7 @@ import numpy as np
 
 from onnxpress.backends.base import Array, SessionConfig
 from onnxpress.backends.ort import session_of
-
-REST = 0.06
-"""Seconds until the threads of a session have stopped spinning, twice what was seen."""
+from onnxpress.backends.timing import REST
 
 
 @dataclass(frozen=True)
@@ -79,13 +75,13 @@ class Way:
 class Contender:
     """A :class:`Way` in its process; an :class:`~onnxpress.backends.timing.OwnClock`."""
 
-    def __init__(self, way: Way, feeds: dict[str, Array], contest: Contest) -> None:
+    def __init__(self, way: Way, feeds: dict[str, Array]) -> None:
+        self.rest = 0.0 if way.config.threads == 1 and not way.at_once else REST
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, way, feeds), daemon=True)
         self._process.start()
         theirs.close()
-        self._contest = contest
 
     def __call__(self) -> None:
         """Run once."""
@@ -93,13 +89,6 @@ class Contender:
 
     def turn(self, count: int) -> list[float]:
         """Run ``count`` times; how long each run took, in milliseconds."""
-        if self._contest.latest is not self:
-            time.sleep(REST)
-            self._contest.latest = self
-            self._ask(1)
-        return self._ask(count)
-
-    def _ask(self, count: int) -> list[float]:
         self._pipe.send(count)
         spent: list[float] = self._pipe.recv()
         return spent
@@ -122,10 +111,9 @@ class Contest(ExitStack):
 
     def __init__(self, ways: Sequence[Way], feeds: dict[str, Array]) -> None:
         super().__init__()
-        self.latest: Contender | None = None
         self.contenders: list[Contender] = []
         for way in ways:
-            self.contenders.append(Contender(way, feeds, self))
+            self.contenders.append(Contender(way, feeds))
             self.callback(self.contenders[-1].close)
 
     def __enter__(self) -> Self:

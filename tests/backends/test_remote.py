@@ -46,6 +46,7 @@ def test_it_answers_is_timed_and_fails_from_over_there(model: Path) -> None:
         with pytest.raises(BackendError, match="has no input 'z'"):
             session.run({"z": np.zeros(1)})
         assert isinstance(session, OwnClock)
+        assert session.rest == 0.0
         assert len(session.turn(3)) == 3
         timings = compare_latency([session, session], seconds=0.05, warmup=0.01)
         assert timings.latencies[0].median_ms > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
@@ -210,3 +211,35 @@ def test_a_difference_below_the_least_effect_is_none_however_certain() -> None:
         "no significant difference"
     )
     assert Timings(("a", "b"), (steady * (1 + EFFECT * 2), steady)).pairs[0].verdict == "faster"
+
+
+class Spinning:
+    """A model in another process whose threads keep busy for a while after each run."""
+
+    rest = 0.02
+
+    def __init__(self, calls: list[tuple[Spinning, int, float]]) -> None:
+        self.calls = calls
+
+    def __call__(self) -> None:
+        self.turn(1)
+
+    def turn(self, count: int) -> list[float]:
+        self.calls.append((self, count, time.perf_counter()))
+        time.sleep(0.001 * count)
+        return [1.0] * count
+
+
+def test_who_runs_next_waits_for_spinning_threads_and_wakes_its_own_first() -> None:
+    calls: list[tuple[Spinning, int, float]] = []
+    runs = [Spinning(calls), Spinning(calls)]
+
+    timings = compare_latency(runs, seconds=0.3, warmup=0.01)
+
+    assert timings.turns[0].shape[1] >= 10  # 20 runs in a rest; sleeping may take twice as long
+    timed_ones = [at for at, (_, count, _) in enumerate(calls) if count > 1]
+    assert len(timed_ones) == 2 * len(timings.turns[0])
+    for at in timed_ones:
+        untimed, before = calls[at - 1], calls[at - 2]
+        assert untimed[:2] == (calls[at][0], 1)
+        assert untimed[2] - before[2] >= Spinning.rest
