@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ def choose_layout(
 
     Returns:
         The pipeline, and ``status``, ``chosen`` (a layout), ``passes``, and ``tried``: each
-        candidate's ``layout``, ``passes`` and ``median_ms`` by batch size.
+        candidate's ``layout``, ``passes`` and ``median_ms`` by batch size; where something that
+        is alike was not stacked, ``declined`` says how often and why.
     """
     wanted = list(_LAYOUTS) if layout == "auto" else [layout]
     if not settings.time:
@@ -90,7 +92,7 @@ def choose_layout(
         pipeline = base + FORMS[_LAYOUTS[first][0]]
         report = {"status": "not-measured", "reason": "timing was turned off"}
         return pipeline, report | {"chosen": first, "passes": _LAYOUTS[first][0], "tried": []}
-    candidates = _candidates(model, base, wanted, settings)
+    candidates, declined = _candidates(model, base, wanted, settings)
     times: dict[int, list[float]] = {}
     reason = "no alternative to it was found"
     if len(candidates) > 1:
@@ -107,25 +109,29 @@ def choose_layout(
     ]
     measured = {"status": "measured"} if times else {"status": "not-measured", "reason": reason}
     found = {"chosen": best.layout, "passes": best.passes, "tried": tried}
-    return best.pipeline, measured | found
+    return best.pipeline, measured | found | ({"declined": dict(declined)} if declined else {})
 
 
 def _candidates(
     model: ir.Model, base: Pipeline, layouts: Sequence[str], settings: Settings
-) -> list[_Candidate]:
+) -> tuple[list[_Candidate], Counter[str]]:
+    """Each layout in which something is stacked, and why other things are not."""
     context = Context(
         target=settings.target, data=settings.data, seed=settings.seed, dims=dict(settings.dims)
     )
     plain = PassManager(base).run(model, context).model
     found: list[_Candidate] = []
+    declined: Counter[str] = Counter()
     for layout in layouts:
         for passes in _LAYOUTS[layout]:
             form = FORMS[passes]
             run = PassManager(form).run(plain, context)
-            stacked = any(one.name == "stack-members" and one.modified for one in run.records)
-            if stacked or not passes:
+            stacks = [one for one in run.records if one.name == "stack-members"]
+            # Each layout meets the same; the one that meets most says it all.
+            declined = max([declined, *(one.declined for one in stacks)], key=Counter.total)
+            if any(one.modified for one in stacks) or not passes:
                 found.append(_Candidate(layout, passes, base + form, run.model))
-    return found or [_Candidate("side-by-side", "", base, plain)]
+    return found or [_Candidate("side-by-side", "", base, plain)], declined
 
 
 def _times(
@@ -250,13 +256,14 @@ def _best(rows: Sequence[Sequence[float]]) -> int:
 
 
 def layout_text(layout: Mapping[str, Any]) -> str:
-    """Which layout was chosen and how long each took, as one plain sentence."""
+    """Which layout was chosen, how long each took and what does not stack, as a plain sentence."""
+    reasons = "".join(f"; not stacked: {reason}" for reason in layout.get("declined", ()))
     if layout["status"] != "measured":
-        return f"{layout['chosen']}, not measured: {layout['reason']}"
+        return f"{layout['chosen']}, not measured: {layout['reason']}{reasons}"
     rows = []
     for one in layout["tried"]:
         name = one["layout"] + (" (grouped Conv)" if "conv" in one["passes"] else "")
         times = ", ".join(f"{ms:.3f} ms" for ms in one["median_ms"].values())
         rows.append(f"{name} {times}")
     sizes = " and ".join(layout["tried"][0]["median_ms"])
-    return f"{layout['chosen']} is fastest at batch {sizes}: {'; '.join(rows)}"
+    return f"{layout['chosen']} is fastest at batch {sizes}: {'; '.join(rows)}{reasons}"

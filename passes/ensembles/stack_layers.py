@@ -11,7 +11,9 @@ import onnx_ir as ir
 
 from ..base import Array
 from .bundles import Bundle
+from .stack_recurrent import RECURRENT, recurrent
 from .stack_rules import Inputs, Rule, the_only
+from .stack_views import take
 from .stacker import NEW, Stacked, Stacker, Unfit
 
 
@@ -66,10 +68,12 @@ def layer_norm(stacker: Stacker, bundle: Bundle, inputs: Inputs) -> Stacked:
 
 
 def embedding(stacker: Stacker, bundle: Bundle, inputs: Inputs) -> Stacked:
-    """Rows of all branches' tables beside each other, looked up at once."""
+    """Rows of all branches' tables beside each other, looked up at once; else as :func:`take`."""
+    if inputs[0] is not None:
+        return take(stacker, bundle, inputs)
     node = bundle.first
     axis = node.attributes.get_int("axis", 0)
-    if inputs[1] is not None or inputs[0] is not None or axis != 0:
+    if inputs[1] is not None or axis != 0:
         raise Unfit("it gathers something else than rows of a table")
     indices = stacker.shared(bundle.reads(1))
     tables = stacker.weights(bundle.reads(0))
@@ -201,8 +205,9 @@ LAYERS: Final[Mapping[str, Rule]] = {
     "InstanceNormalization": per_channel,
     "LayerNormalization": layer_norm,
     "Gather": embedding,
+    **dict.fromkeys(RECURRENT, recurrent),
 }
 """The rule of each layer; that of ``Gemm`` and ``MatMul`` is :class:`Matrices`."""
 
-SEEDS: Final = frozenset({"Conv", "Gemm", "MatMul", "Gather"})
+SEEDS: Final = frozenset({"Conv", "Gemm", "MatMul", "Gather", *RECURRENT})
 """Layers that are worth stacking where all branches read the same."""

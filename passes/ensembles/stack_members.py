@@ -13,7 +13,9 @@ from ..base import Context, Pass, Result
 from ..graph import is_op
 from .bundles import Bundle, find_bundles
 from .stack_layers import LAYERS, SEEDS, Matrices
+from .stack_recurrent import RECURRENT
 from .stack_rules import RULES, Rule
+from .stack_views import VIEWS
 from .stacker import Stacked, Stacker, Unfit
 
 Layers: TypeAlias = Literal["all", "shared"]
@@ -35,6 +37,7 @@ class StackMembers(Pass):
         Conv(x_1, W_1), .., Conv(x_n, W_n)    Conv([x_1, .., x_n], [W_1; ..; W_n], group=n)
         x W_1, .., x W_n                      x [W_1, .., W_n]
         x_1 W_1, .., x_n W_n                  a batched MatMul, or a grouped Conv over one pixel
+        LSTM(x, R_1), .., LSTM(x, R_n)        one LSTM with the blocks R_1, .., R_n on the diagonal
 
     Names and the order of nodes do not matter; sums and products may read a constant on either
     side. Where branches part ways, and where an operator has no stacked form, they go on apart;
@@ -82,11 +85,12 @@ class _Run:
         self.options = options
         self.stacker = stacker
         self.result = result
-        self.rules: dict[str, Rule] = {**RULES, **LAYERS}
+        self.rules: dict[str, Rule] = {**RULES, **VIEWS, **LAYERS}
         self.rules |= dict.fromkeys(("Gemm", "MatMul"), Matrices(options.matrices))
         self.stacked: dict[ir.Value, Stacked] = {}
         self.order: dict[Stacked, list[ir.Value]] = {}
         self.gone: dict[ir.Node, None] = {}
+        self.layers: list[Bundle] = []
 
     def stack(self, bundle: Bundle) -> None:
         """Write ``bundle`` as one node, if it reads stacked values or is worth a beginning."""
@@ -108,13 +112,16 @@ class _Run:
             stacked = rule(self.stacker, bundle, inputs)
         except Unfit as reason:
             self.stacker.undo(last)
-            if not begins:
+            if not begins or node.op_type in RECURRENT:
                 self._decline(bundle, str(reason))
             return
-        outputs = [one.outputs[0] for one in bundle.nodes]
-        self.order[stacked] = outputs
-        self.stacked.update(dict.fromkeys(outputs, stacked))
+        for at, one in enumerate([stacked] if isinstance(stacked, Stacked) else stacked):
+            if one is not None:
+                outputs = [node.outputs[at] for node in bundle.nodes]
+                self.order[one] = outputs
+                self.stacked.update(dict.fromkeys(outputs, one))
         self.gone.update(dict.fromkeys(bundle.nodes))
+        self.layers.append(bundle)
 
     def _input(self, bundle: Bundle, index: int) -> Stacked | None:
         values = bundle.reads(index)
@@ -142,9 +149,9 @@ class _Run:
             graph.remove(node, safe=True)
         self.stacker.finish()
         self.result.details = {
-            "nodes": sum(map(len, self.order.values())),
-            "layers": len(self.order),
-            "branches": max(map(len, self.order.values())),
+            "nodes": sum(len(bundle.nodes) for bundle in self.layers),
+            "layers": len(self.layers),
+            "branches": max(len(bundle.nodes) for bundle in self.layers),
         }
 
     def _read_apart(self, value: ir.Value) -> bool:

@@ -15,8 +15,11 @@ from .stacker import NEW, Stacked, Stacker, Unfit
 Inputs: TypeAlias = Sequence[Stacked | None]
 """The inputs of a bundle as they are stacked; ``None`` for those that are not."""
 
-Rule: TypeAlias = Callable[[Stacker, Bundle, Inputs], Stacked]
-"""Writes a bundle as one node, or raises :class:`~.stacker.Unfit`."""
+Rule: TypeAlias = Callable[[Stacker, Bundle, Inputs], Stacked | Sequence[Stacked | None]]
+"""Writes a bundle as one node, or raises :class:`~.stacker.Unfit`.
+
+The answer is its first output, or one entry an output with ``None`` for those that nothing reads.
+"""
 
 UNARY: Final = frozenset(
     {
@@ -97,7 +100,7 @@ def the_only(inputs: Inputs) -> Stacked:
 def unary(stacker: Stacker, bundle: Bundle, inputs: Inputs) -> Stacked:
     """Entry by entry: the layout stays. Bounds have to be the same in all."""
     stacked = the_only(inputs)
-    others = [_same(stacker, bundle, at) for at in range(1, len(inputs))]
+    others = [same_input(stacker, bundle, at) for at in range(1, len(inputs))]
     value = stacker.op(bundle.first.op_type, [stacked.value, *others], like=bundle.first)
     return Stacked(value, stacked.count, stacked.dims, stacked.axis, stacked.tail)
 
@@ -187,45 +190,6 @@ def softmax(stacker: Stacker, bundle: Bundle, inputs: Inputs) -> Stacked:
     return Stacked(value, stacked.count, stacked.dims, stacked.axis)
 
 
-def transpose(stacker: Stacker, bundle: Bundle, inputs: Inputs) -> Stacked:
-    """The branches' axis goes along with the one that it is part of."""
-    stacked = stacker.untailed(the_only(inputs))
-    rank = stacked.rank
-    perm = list(bundle.first.attributes.get_ints("perm", tuple(reversed(range(rank)))))
-    dims = tuple(stacked.dims[at] for at in perm)
-    whole = [0, *(at + 1 for at in perm)] if stacked.axis == NEW else perm
-    value = stacker.op("Transpose", [stacked.value], {"perm": whole})
-    axis = NEW if stacked.axis == NEW else perm.index(stacked.axis)
-    return Stacked(value, stacked.count, dims, axis)
-
-
-def reshape(stacker: Stacker, bundle: Bundle, inputs: Inputs) -> Stacked:
-    """What stands before the branches' axis has to stay as it is."""
-    stacked = stacker.untailed(the_only(inputs))
-    after = stacker.dims(bundle.first.outputs[0])
-    axis = stacked.axis
-    if (
-        axis != NEW
-        and axis < len(after)
-        and all(
-            one == other and one is not None
-            for one, other in zip(stacked.dims[:axis], after[:axis], strict=True)
-        )
-    ):
-        size = after[axis]
-        target = [0] * axis + [stacked.count * size if isinstance(size, int) else -1]
-        later = [dim if isinstance(dim, int) else -1 for dim in after[axis + 1 :]]
-    else:
-        stacked, axis = stacker.in_front(stacked), NEW
-        target = [stacked.count]
-        later = [dim if isinstance(dim, int) else -1 for dim in after]
-    if (target + later).count(-1) > 1:
-        raise Unfit("more than one size is not fixed")
-    if 0 in later or 0 in target[axis:]:
-        raise Unfit("it is empty")
-    return Stacked(stacker.reshape(stacked.value, target + later), stacked.count, after, axis)
-
-
 def concat(stacker: Stacker, bundle: Bundle, inputs: Inputs) -> Stacked:
     """Side by side in each branch, along another axis than the branches'."""
     if not inputs or any(one is None for one in inputs):
@@ -293,12 +257,12 @@ def pad(stacker: Stacker, bundle: Bundle, inputs: Inputs) -> Stacked:
         stacked = stacker.in_front(stacked)
     front = [0] if stacked.axis == NEW else []
     whole = stacker.constant(np.array([*front, *before, *front, *after], np.int64))
-    rest = [_same(stacker, bundle, 2)] if len(node.inputs) > 2 else []
+    rest = [same_input(stacker, bundle, 2)] if len(node.inputs) > 2 else []
     value = stacker.op("Pad", [stacked.value, whole, *rest], like=node)
     return Stacked(value, stacked.count, stacker.dims(node.outputs[0]), stacked.axis)
 
 
-def _same(stacker: Stacker, bundle: Bundle, index: int) -> ir.Value | None:
+def same_input(stacker: Stacker, bundle: Bundle, index: int) -> ir.Value | None:
     """The input that is the same in all branches."""
     values = bundle.reads(index)
     if all(value is None for value in values):
@@ -320,8 +284,6 @@ RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(REDUCTIONS, reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), arg_reduce),
     **dict.fromkeys(("Softmax", "LogSoftmax"), softmax),
-    "Transpose": transpose,
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshape),
     "Concat": concat,
     "Pad": pad,
 }

@@ -85,8 +85,12 @@ class Stacker:
         inputs: Sequence[ir.Value | None],
         attributes: dict[str, Any] | None = None,
         like: ir.Node | None = None,
+        outputs: Sequence[bool] = (True,),
     ) -> ir.Value:
-        """A new node with one output; with the domain and attributes of ``like``, if given."""
+        """The first output of a new node; with the domain and attributes of ``like``, if given.
+
+        ``outputs`` says which there are; the others are left out.
+        """
         kept = {} if like is None else {a.name: a for a in like.attributes.values()}
         for name, value in (attributes or {}).items():
             kept[name] = ir.convenience.convert_attribute(name, value)
@@ -97,7 +101,10 @@ class Stacker:
             op_type,
             list(inputs),
             list(kept.values()),
-            outputs=[ir.Value(name=name)],
+            outputs=[
+                ir.Value(name=(f"{name}/{at}" if at else name) if there else "")
+                for at, there in enumerate(outputs)
+            ],
             name=name,
         )
         self.graph.append(node)

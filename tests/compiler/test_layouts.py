@@ -82,6 +82,40 @@ def test_members_that_differ_are_side_by_side() -> None:
     assert "no alternative" in layout_text(found)
 
 
+@pytest.mark.parametrize(("hidden", "chosen"), [(8, "stacked"), (64, "side-by-side")])
+def test_recurrent_members_are_stacked_or_the_report_says_why_not(
+    hidden: int, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layouts, "_SECONDS", 0.01)
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]> m (float[t,n,4] x) => (float[1,n,h] y) '
+        f"{{ , y = LSTM <hidden_size: int = {hidden}> (x, w, r) }}"
+    )
+    rng = np.random.default_rng(0)
+    models = [
+        ir.from_onnx_text(
+            text,
+            initializers=[
+                ir.tensor(rng.normal(0, 0.3, (1, 4 * hidden, width)).astype(np.float32), name=name)
+                for name, width in (("w", 4), ("r", hidden))
+            ],
+        )
+        for _ in range(2)
+    ]
+    model = onnxpress.merge(models, names=["a", "b"]).model
+
+    pipeline, found = choose_layout(
+        model, BASE, "stacked", Settings(time=True, threads=1, dims={"t": 3})
+    )
+
+    assert found["chosen"] == chosen
+    assert ("not stacked" in layout_text(found)) == (chosen == "side-by-side")
+    assert ("above" in str(found.get("declined", ""))) == (chosen == "side-by-side")
+    x = rng.standard_normal((3, 2, 4)).astype(np.float32)
+    after = session_of(compile_model(model, pipeline).model).run({"x": x})["y"]
+    np.testing.assert_allclose(after, session_of(model).run({"x": x})["y"], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("layout", "passes"),
     [
