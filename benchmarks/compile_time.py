@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -92,6 +92,11 @@ def measure(name: str, path: Path, peers: Sequence[str], runs: int = 5) -> Compi
         if one not in found.failed:
             found.seconds[one] = statistics.median(spent[1:])
     return found
+
+
+def row(name: str, path: Path, peers: Sequence[str]) -> dict[str, Any]:
+    """What :func:`measure` finds, JSON-ready."""
+    return asdict(measure(name, path, peers))
 
 
 def _seconds(compiler: Compile, proto: onnx.ModelProto) -> float:
@@ -187,3 +192,23 @@ def growth(level: int, small: int = 1_000, large: int = 20_000, runs: int = 5) -
             times.append(_seconds(partial(onnxpress_at, level), proto))
     first, second = (statistics.median(times[1:]) for times in spent)
     return Growth((small, large), (first, second))
+
+
+def growth_row(level: int) -> dict[str, Any]:
+    """What :func:`growth` finds, JSON-ready."""
+    found = growth(level)
+    return asdict(found) | {"over_linear": found.over_linear}
+
+
+def levels(
+    rows: Sequence[Mapping[str, Any]], grown: Sequence[Mapping[str, Any]], peers: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """For each level its ``ratios`` to ``peers``, and its ``growth``, of all rows."""
+    timed = [CompileTimes(**row) for row in rows if "error" not in row]
+    found = {}
+    for row in grown:
+        level = row["level"]
+        ratios = {name: ratio(timed, level, name) for name in peers}
+        growth = {name: value for name, value in row.items() if name != "level"}
+        found[str(level)] = {"ratios": ratios, "growth": growth}
+    return found

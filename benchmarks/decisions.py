@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import wave
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -247,6 +247,11 @@ def _probabilities(model: ir.Model, session: Session) -> Iterator[float]:
 
 
 # --- both ---------------------------------------------------------------------------------------
+
+
+def row(model: str, level: int, cache: Path | None = None) -> dict[str, Any]:
+    """What :func:`compare` finds, JSON-ready."""
+    return asdict(compare(model, level, cache))
 
 
 def compare(

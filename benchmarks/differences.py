@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from onnxpress.backends.errors import UsageError
 from onnxpress.backends.timing import EFFECT
 
+from . import store
 from .printing import table
 
 Change: TypeAlias = Literal["wrong", "slower", "less accurate", "gone", "larger", "faster", "new"]
@@ -21,7 +21,10 @@ BAD: tuple[Change, ...] = ("wrong", "slower", "less accurate", "gone")
 """Changes that make the command fail."""
 POINTS = 0.005
 """By how much the share of right answers may fall: half a point."""
-_KEYS = ("model", "net", "variant", "level", "pass", "scheme", "members", "batch", "threads")
+_KEYS = (
+    *("model", "net", "case", "kind", "asked", "variant", "method", "tool", "level", "pass"),
+    *("scheme", "members", "batch", "threads", "load", "trial"),
+)
 """Fields that say what a row is about, as far as it has them."""
 
 
@@ -83,11 +86,11 @@ def _show(found: list[Difference]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = store.read(path).whole()
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no result file: {error}") from error
-    if not isinstance(found, dict) or not {"suite", "rows"} <= found.keys():
-        raise UsageError(f"{path} is no result file", hint="give one of benchmarks/results")
+    if "rows" not in found:
+        raise UsageError(f"{path} has no rows to compare")
     return found
 
 
@@ -158,6 +161,9 @@ def _of_row(
 def _latency(
     name: str, old: Mapping[str, Any], new: Mapping[str, Any], apart: float
 ) -> Iterator[Difference]:
+    for batch in (old.keys() & new.keys()) - {"before", "after"}:
+        if isinstance(old[batch], dict) and isinstance(new[batch], dict):
+            yield from _latency(f"{name} batch {batch}", old[batch], new[batch], apart)
     if old.get("status") != "measured" or new.get("status") != "measured":
         return
     shown = [

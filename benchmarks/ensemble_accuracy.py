@@ -25,12 +25,17 @@ from .perturbed import perturbed
 from .zoo.digits import load, split
 
 NAMES = tuple(f"mnist_cnn_{index}" for index in range(4))
+COMBINED: tuple[Combine, ...] = tuple(one for one in get_args(Combine) if one != "none")
 COPIES = 2
 _BATCH = 500
 
 
-def measure(digits: Path) -> Iterator[dict[str, Any]]:
+def measure(digits: Path) -> list[dict[str, Any]]:
     """A row for each member and each combination: its right answers on the test digits."""
+    return list(_rows(digits))
+
+
+def _rows(digits: Path) -> Iterator[dict[str, Any]]:
     training, testing = split(load(digits))
     models = [onnxpress.load(SHIPPED / f"{name}.onnx") for name in NAMES]
     for name, model in zip(NAMES, models, strict=True):
@@ -43,10 +48,9 @@ def measure(digits: Path) -> Iterator[dict[str, Any]]:
         "stack": {"linear": fit_stack(apart, targets)},
         "logistic": {"linear": fit_logistic(apart, targets)},
     }
-    for combine in get_args(Combine):
-        if combine != "none":
-            merged = Merge(combine, **given.get(combine, {}))(models, names=NAMES).model
-            yield _row(combine, _answers(merged, testing.pixels("nhwc")), testing.labels)
+    for combine in COMBINED:
+        merged = Merge(combine, **given.get(combine, {}))(models, names=NAMES).model
+        yield _row(combine, _answers(merged, testing.pixels("nhwc")), testing.labels)
 
 
 def _answers(model: Any, images: Array) -> Array:

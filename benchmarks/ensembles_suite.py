@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from . import cli, ensemble_accuracy, ensemble_equalities, ensembles, store
-from .corpus import CorpusError
-from .printing import Results, say, table, wrote
+from onnxpress.passes.ensembles.combine import Combine
 
-KINDS = ("equalities", "accuracy", "bytes", "speed")
+from . import cli, ensemble_accuracy, ensemble_equalities, ensembles, store
+from .apart import CallError, apart, row_apart
+from .journal import Journal
+from .printing import Limit, Results, Resume, Update, say, table, wrote
+
+KEYS = {
+    "equalities": ("case", "combine", "passes"),
+    "accuracy": ("model",),
+    "bytes": ("case",),
+    "speed": ("case", "threads", "batch"),
+}
+KINDS = tuple(KEYS)
 SHORT = {
     "": "side by side",
     "stack-members{layers=shared}": "mixed",
@@ -30,86 +39,96 @@ def ensembles_suite(
     ] = None,
     cache: cli.Cache = None,
     seconds: Annotated[float, typer.Option(help="Seconds for each way to run of a row.")] = 1.0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
-    ] = False,
+    resume: Resume = False,
+    update: Update = False,
+    limit: Limit = 900,
     results: Results = store.RESULTS,
 ) -> None:
     """Check and time merged models in every layout against their members run one by one."""
-    rows = Rows(results, keep=resume)
+    journal = Journal("ensembles", KEYS, results, resume=resume, update=update)
     wanted = kinds.split(",")
     if "equalities" in wanted:
         for case, combine, form in ensemble_equalities.cases(cache):
-            key = {"case": case.name, "combine": combine, "passes": form}
-            if only in case.name and not rows.has("equalities", key):
-                rows.put("equalities", key, ensemble_equalities.check(case, combine, form))
-    if "accuracy" in wanted and digits is not None and not (resume and rows.of("accuracy")):
-        for row in ensemble_accuracy.measure(digits):
-            rows.put("accuracy", {"model": row["model"]}, row)
+            one: dict[str, Any] = {"case": case.name, "combine": combine, "passes": form}
+            if only in case.name:
+                how = (case.name, combine, form, cache)
+                _told(journal.measure("equalities", one, row_apart, _equality, *how, limit=limit))
+    if "accuracy" in wanted and digits is not None:
+        _accuracies(journal, digits, limit)
     for case in ensembles.cases(cache):
         if only not in case.name:
             continue
-        key = {"case": case.name}
-        if "bytes" in wanted and not rows.has("bytes", key):
-            rows.put("bytes", key, ensembles.sizes(case))
+        key: dict[str, Any] = {"case": case.name}
+        if "bytes" in wanted:
+            _told(journal.measure("bytes", key, row_apart, _bytes, case.name, cache, limit=limit))
         for threads in ensembles.THREADS if "speed" in wanted else ():
             for batch in ensembles.BATCHES:
-                at = {"case": case.name, "threads": threads, "batch": batch}
-                if not rows.has("speed", at):
-                    row = ensembles.measure(case, threads, batch, seconds=seconds)
-                    rows.put("speed", at, row)
-    show(rows)
-    wrote(rows.save())
+                key = {"case": case.name, "threads": threads, "batch": batch}
+                at = (threads, batch, cache, seconds)
+                _told(journal.measure("speed", key, row_apart, _speed, case.name, *at, limit=limit))
+    show(journal)
+    wrote(journal.finish())
 
 
-class Rows:
-    """The rows so far, by kind; written after each, so that an interrupted run can go on."""
+def _accuracies(journal: Journal, digits: Path, limit: float) -> None:
+    """All combinations in one process: they are fitted to the same answers."""
+    names = (*ensemble_accuracy.NAMES, *ensemble_accuracy.COMBINED)
+    if all(journal.has("accuracy", {"model": name}) for name in names):
+        return
+    try:
+        rows = apart(ensemble_accuracy.measure, digits, limit=limit)
+    except CallError as error:
+        say(f"accuracy: {error}")
+        return
+    for row in rows:
+        journal.put("accuracy", row)
+        _told(row)
 
-    def __init__(self, folder: Path, *, keep: bool) -> None:
-        self._folder = folder
-        self._rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-        if keep:
-            try:
-                found = store.load("ensembles", folder)
-            except CorpusError:
-                return
-            self._rows |= {kind: found.get(kind, []) for kind in KINDS}
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        """All rows of ``kind``."""
-        return self._rows[kind]
+def _equality(name: str, combine: Combine, form: str, cache: Path | None) -> dict[str, Any]:
+    return ensemble_equalities.check(_named(ensemble_equalities.groups(cache), name), combine, form)
 
-    def has(self, kind: str, key: dict[str, Any]) -> bool:
-        """Whether there is a row with all of ``key``."""
-        return any(key.items() <= row.items() for row in self._rows[kind])
 
-    def put(self, kind: str, key: dict[str, Any], row: dict[str, Any]) -> None:
-        """Keep ``row`` in the place of one with the same ``key``."""
+def _bytes(name: str, cache: Path | None) -> dict[str, Any]:
+    return ensembles.sizes(_named(ensembles.cases(cache), name))
+
+
+def _speed(
+    name: str, threads: int, batch: int, cache: Path | None, seconds: float
+) -> dict[str, Any]:
+    case = _named(ensembles.cases(cache), name)
+    return ensembles.measure(case, threads, batch, seconds=seconds)
+
+
+def _named(cases: Iterable[ensembles.Case], name: str) -> ensembles.Case:
+    return next(case for case in cases if case.name == name)
+
+
+def _told(row: dict[str, Any] | None) -> None:
+    if row is not None:
         say(" ".join(str(value) for value in row.values() if not isinstance(value, dict)))
-        kept = [one for one in self._rows[kind] if not key.items() <= one.items()]
-        self._rows[kind] = [*kept, row]
-        self.save()
-
-    def save(self) -> Path:
-        """Write them; the path."""
-        return store.save("ensembles", self._rows, folder=self._folder)
 
 
-def show(rows: Rows) -> None:
+def show(journal: Journal) -> None:
     """Print a table of each kind."""
     console = Console(width=150, highlight=False)
-    for line in equal_lines(rows.of("equalities")):
+    found = {kind: [row for row in journal.rows(kind) if "error" not in row] for kind in KINDS}
+    for kind in KINDS:
+        for row in journal.rows(kind):
+            if "error" in row:
+                console.print(f"{kind}, {' '.join(str(row.get(k)) for k in KEYS[kind])}: fails")
+    for line in equal_lines(found["equalities"]):
         console.print(line)
-    for row in rows.of("accuracy"):
+    for row in found["accuracy"]:
         console.print(f"{row['model']}: {row['right']:,} of {row['of']:,} right, {row['top1']:.2%}")
-    for row in rows.of("bytes"):
+    for row in found["bytes"]:
         console.print(f"{row['case']}: {row['members']:,} bytes apart, {row['merged']:,} merged")
-    if rows.of("speed"):
+    if found["speed"]:
         shown = table(
             *("models", "threads", "batch", "apart ms", "at once", *SHORT.values()),
             *("auto", "auto gains", "of best"),
         )
-        for row in rows.of("speed"):
+        for row in found["speed"]:
             shown.add_row(*cells(row))
         console.print(shown)
 

@@ -1,6 +1,6 @@
 """How well the static cost model of level 2 foretells what was measured.
 
-Nothing is timed here: the latencies are those of ``results/lossless.json``, on whose machine the
+Nothing is timed here: the latencies are those of ``results/lossless.jsonl``, on whose machine the
 model is asked as well.
 """
 

@@ -11,13 +11,11 @@ from rich.console import Console
 from onnxpress.backends.errors import UsageError
 
 from . import cli, memory, robustness, store
+from .journal import Journal
 from .odd_models import ODD
-from .printing import Limit, Results, say, table, there, wrote
+from .printing import Limit, Results, Resume, Update, say, table, there, wrote
 
 Tools = Annotated[str, typer.Option(help="Tools, comma separated. Default: all.")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
-]
 
 
 def memory_suite(
@@ -25,36 +23,37 @@ def memory_suite(
     cache: cli.Cache = None,
     tools: Tools = "",
     resume: Resume = False,
+    update: Update = False,
     limit: Limit = 300,
     results: Results = store.RESULTS,
 ) -> None:
     """Peak memory of reading, compiling and writing each model, as multiples of its file."""
     names = _chosen(tools, memory.TOOLS)
-    rows = store.kept("memory", ("model", "tool"), results) if resume else {}
+    keys = {"rows": ("model", "tool")}
+    journal = Journal("memory", keys, results, resume=resume, update=update)
     shown = table("model", "MB", *names)
     for model in there(cli.select(models, cache)):
         for tool in names:
-            if (model.name, tool) not in rows:
-                row = memory.measure(model.path, tool, limit=limit)
-                rows[model.name, tool] = {"model": model.name} | row
-        cells = [_times(rows[model.name, tool]) for tool in names]
+            key = {"model": model.name, "tool": tool}
+            journal.measure("rows", key, memory.measure, model.path, tool, limit=limit)
+        found = {row["tool"]: row for row in journal.rows() if row["model"] == model.name}
+        cells = [_times(found[tool]) for tool in names]
         megabytes = f"{model.path.stat().st_size / 1e6:.1f}"
         shown.add_row(model.name, megabytes, *cells)
         say(f"{model.name}: {', '.join(cells)}")
-        path = store.save("memory", {"rows": list(rows.values())}, folder=results)
     console = Console(width=140, highlight=False)
     console.print(shown)
     for tool in names:
         large = [
             row["times"]
-            for row in rows.values()
+            for row in journal.rows()
             if row["tool"] == tool and "times" in row and row["file"] > 10e6
         ]
         if large:
             console.print(
                 f"{tool}: {statistics.median(large):.1f} times files above 10 MB (median)"
             )
-    wrote(path)
+    wrote(journal.finish())
 
 
 def _times(row: dict[str, Any]) -> str:
@@ -65,30 +64,31 @@ def robustness_suite(
     cases: Annotated[str, typer.Option(help="Cases, comma separated. Default: all.")] = "",
     tools: Tools = "",
     resume: Resume = False,
+    update: Update = False,
     limit: Limit = 60,
     results: Results = store.RESULTS,
 ) -> None:
     """What tools do with models that are damaged, hostile or merely odd."""
     names = _chosen(tools, robustness.TOOLS)
-    rows = store.kept("robustness", ("case", "tool"), results) if resume else {}
+    keys = {"rows": ("case", "tool")}
+    journal = Journal("robustness", keys, results, resume=resume, update=update)
     shown = table("model", *names)
     for case in _chosen(cases, tuple(ODD)):
         for tool in names:
-            if (case, tool) not in rows:
-                rows[case, tool] = robustness.measure(case, tool, limit=limit)
-        outcomes = [rows[case, tool]["outcome"] for tool in names]
+            key = {"case": case, "tool": tool}
+            journal.measure("rows", key, robustness.measure, case, tool, limit=limit)
+        found = {row["tool"]: row for row in journal.rows() if row["case"] == case}
+        outcomes = [found[tool]["outcome"] for tool in names]
         shown.add_row(case, *outcomes)
         say(f"{case}: {', '.join(outcomes)}")
-        summary = robustness.counted(list(rows.values()))
-        body = {"rows": list(rows.values()), "summary": summary}
-        path = store.save("robustness", body, folder=results)
     console = Console(width=140, highlight=False)
     console.print(shown)
+    summary = robustness.counted(journal.rows())
     for tool, kinds in summary.items():
         bad = {kind: kinds[kind] for kind in robustness.BAD if kind in kinds}
         told = ", ".join(f"{count} {kind}" for kind, count in bad.items()) or "nothing bad"
         console.print(f"{tool}: {told}, of {sum(kinds.values())}")
-    wrote(path)
+    wrote(journal.finish(summary=summary))
 
 
 def _chosen(text: str, known: tuple[str, ...]) -> list[str]:

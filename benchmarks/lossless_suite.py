@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +13,9 @@ from rich.table import Table
 from onnxpress.backends.errors import UsageError
 
 from . import cli, lossless, peers, store
-from .corpus import CorpusError, load_corpus
-from .printing import Limit, Results, latency_cells, say, table, there, wrote
+from .corpus import load_corpus
+from .journal import Journal
+from .printing import Limit, Results, Resume, Update, latency_cells, say, table, there, wrote
 
 QUICK = (
     *("mnist-cnn-0", "mnist-resnet", "mnist-mobilenet", "ppocr-cls", "ppocr-det"),
@@ -49,12 +49,8 @@ def lossless_suite(
     time_peers: Annotated[
         bool, typer.Option(help="Measure latency of their results, too.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
-    ] = False,
-    update: Annotated[
-        bool, typer.Option("--update", help="Keep the rows that are not asked for.")
-    ] = False,
+    resume: Resume = False,
+    update: Update = False,
     budget: Annotated[
         float | None, typer.Option(help="Seconds that the search of -O 3 may take, as its own.")
     ] = None,
@@ -71,61 +67,43 @@ def lossless_suite(
     chosen = there(cli.select(models, cache))
     wanted = _levels(levels or ("1,2" if quick else "1,2,3"))
     names = _peers(",".join(QUICK_PEERS if quick else peers.PEERS) if beside is None else beside)
-    suite = _Suite(results, keep=resume or update, names=names)
+    journal = Journal(
+        "lossless",
+        {"rows": ("model", "level"), "peers": ("model", "peer")},
+        results,
+        resume=resume,
+        update=update,
+        packages=[peers.PEERS[name].distribution for name in names],
+        order=_order,
+    )
+    how: dict[str, Any] = {"limit": limit, "cache": cache}
     for model in chosen:
         for level in wanted:
             key = {"model": model.name, "level": level}
-            if not (resume and suite.has(suite.rows, key)):
-                row = lossless.measure(model.name, level, limit=limit, cache=cache, budget=budget)
-                suite.put(suite.rows, key, row)
+            options = how | {"budget": budget}
+            row = journal.measure("rows", key, lossless.measure, model.name, level, **options)
+            if row is not None:
                 say(" ".join([model.name, f"-O {level}", *_cells(row)]))
         for name in names:
             key = {"model": model.name, "peer": name}
-            if not (resume and suite.has(suite.peers, key)):
-                row = peers.measure(model.name, name, limit=limit, cache=cache, timed=time_peers)
-                suite.put(suite.peers, key, row)
+            options = how | {"timed": time_peers}
+            row = journal.measure("peers", key, peers.measure, model.name, name, **options)
+            if row is not None:
                 say(f"{model.name} {name}: {peers.shown(row)} {row.get('failed', '')}")
     shown = {model.name for model in chosen}
     _print(
-        [row for row in suite.rows if row["model"] in shown],
-        [row for row in suite.peers if row["model"] in shown],
+        [row for row in journal.rows("rows") if row["model"] in shown],
+        [row for row in journal.rows("peers") if row["model"] in shown],
         wanted,
     )
-    wrote(suite.save())
+    wrote(journal.finish())
 
 
-class _Suite:
-    """The rows so far; written after each, so that an interrupted run can go on."""
-
-    def __init__(self, folder: Path, *, keep: bool, names: Sequence[str]) -> None:
-        self.folder = folder
-        self.names = names
-        self.rows: list[dict[str, Any]] = []
-        self.peers: list[dict[str, Any]] = []
-        if keep:
-            try:
-                found = store.load("lossless", folder)
-            except CorpusError:
-                return
-            self.rows, self.peers = found["rows"], found.get("peers", [])
-
-    def has(self, rows: list[dict[str, Any]], key: dict[str, Any]) -> bool:
-        row = next((row for row in rows if key.items() <= row.items()), None)
-        return row is not None and "error" not in row
-
-    def put(self, rows: list[dict[str, Any]], key: dict[str, Any], row: dict[str, Any]) -> None:
-        rows[:] = [one for one in rows if not key.items() <= one.items()]
-        rows.append(row)
-        self.save()
-
-    def save(self) -> Path:
-        order = {name: at for at, name in enumerate(load_corpus())}
-        self.rows.sort(key=lambda row: (order.get(row["model"], -1), row["level"]))
-        place = {name: at for at, name in enumerate(peers.PEERS)}
-        self.peers.sort(key=lambda row: (order.get(row["model"], -1), place[row["peer"]]))
-        packages = sorted({peers.PEERS[row["peer"]].distribution for row in self.peers})
-        body = {"rows": self.rows, "peers": self.peers}
-        return store.save("lossless", body, packages=packages, folder=self.folder)
+def _order(table: str, row: dict[str, Any]) -> tuple[int, int]:
+    models = {name: at for at, name in enumerate(load_corpus())}
+    places = {name: at for at, name in enumerate(peers.PEERS)}
+    place = row["level"] if table == "rows" else places.get(row["peer"], -1)
+    return models.get(row["model"], -1), place
 
 
 def _levels(text: str) -> list[int]:

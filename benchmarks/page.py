@@ -45,7 +45,9 @@ def _cards(found: Mapping[str, Results]) -> Iterator[str]:
             yield card("lossless speedup", f"{mean:.2f}x", small, "good")
         yield card("answers", f"{agree} of {len(mine)} agree", ["with the original's"], "good")
     if "shipped" in found:
-        best = max(found["shipped"]["rows"], key=lambda row: row["latency"].get("speedup", 0))
+        best = max(
+            _fine(found["shipped"]["rows"]), key=lambda row: row["latency"].get("speedup", 0)
+        )
         change = 100 * (best["top1"][1] - best["top1"][0])
         small = [f"{best['net']}, {best['variant']}", f"top-1 {change:+.2f} points"]
         yield card("with changed answers", f"{best['latency']['speedup']:.2f}x", small, "good")
@@ -106,20 +108,20 @@ def _shipped(results: Results) -> list[str]:
             f"{row['bytes'][1] / row['bytes'][0]:.2f}",
             f"{100 * row['top1'][0]:.2f} → {100 * row['top1'][1]:.2f}",
         ]
-        for row in results["rows"]
+        for row in _fine(results["rows"])
     ]
     head = [(name, "number") for name in ("speedup (95% interval)", "file", "top-1, %")]
     title = "Accuracy against speed: each point is a net, each colour what was done to it"
     return [
         "<h2>Int8, pruning, merging</h2>",
-        _figure(_accuracy(results["rows"]), title),
+        _figure(_accuracy(_fine(results["rows"])), title),
         _folded(f"All {len(rows)} variants", table(head, rows)),
     ]
 
 
 def _compile_time(results: Results) -> list[str]:
     title = "Seconds to compile against nodes; each point is a model"
-    return ["<h2>Compile time</h2>", _figure(_scaling(results["rows"]), title)]
+    return ["<h2>Compile time</h2>", _figure(_scaling(_fine(results["rows"])), title)]
 
 
 def _harness(results: Results) -> list[str]:
@@ -132,7 +134,7 @@ def _harness(results: Results) -> list[str]:
             f"{one['needed']:.0%}",
             "" if one["median_width"] is None else f"{one['median_width']:.1%}",
         ]
-        for one in results["summary"]
+        for one in results.get("summary", ())
     ]
     head = [(name, "number") for name in ("as expected", "wanted", "median width of interval")]
     return ["<h2>The statistics judged by themselves</h2>", table(head, rows)]
@@ -205,6 +207,10 @@ def _scaling(rows: Sequence[Mapping[str, Any]]) -> str:
     axes.set_ylabel("seconds")
     axes.legend(frameon=False, labelcolor=INK, fontsize=8)
     return svg(drawn, axes, "Compile time against nodes")
+
+
+def _fine(rows: Sequence[Results]) -> list[Results]:
+    return [row for row in rows if "error" not in row]
 
 
 def _figure(drawn: str, title: str = "Green: faster; grey: no significant difference") -> str:

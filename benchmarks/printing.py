@@ -12,7 +12,11 @@ from rich.table import Column, Table
 
 from .corpus import CorpusModel
 
-Limit = Annotated[float, typer.Option(help="Seconds that one model may take.")]
+Limit = Annotated[float, typer.Option(help="Seconds that one case may take.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
+]
+Update = Annotated[bool, typer.Option("--update", help="Keep the rows that are not asked for.")]
 Results = Annotated[Path, typer.Option(help="Folder to write the results to.")]
 
 

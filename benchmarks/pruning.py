@@ -21,7 +21,6 @@ from onnxpress.compiler.latency import latency_before_and_after
 
 from . import shipped
 from .apart import CallError, apart
-from .corpus import CorpusError
 from .pruning_peers import PEERS, layout_of
 from .zoo.describe import top1
 from .zoo.digits import shipped_for_testing
@@ -85,20 +84,25 @@ def measure(case: Case, limit: float) -> dict[str, Any]:
     ``seconds`` is the time from the start of the command to its end, its timing of both models
     apart.
     """
+    head, peer = dict(case.key), PEERS.get(case.method)
+    if peer is None:
+        head["command"] = shlex.join(case.arguments("pruned.onnx"))
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "pruned.onnx"
         start = time.perf_counter()
-        row: dict[str, Any] = {}
         try:
-            if case.method in PEERS:
-                apart(PEERS[case.method], case.net, case.macs, output, limit=limit)
+            if peer is None:
+                apart(_prune, case, output, limit=limit)
             else:
-                row["command"] = shlex.join(case.arguments("pruned.onnx"))
-                shipped.run([*case.arguments(str(output)), "--threads", "1", "--no-time", "--json"])
-            row["seconds"] = round(time.perf_counter() - start, 1)
-            return case.key | row | look_at(case.net, output)
-        except (CallError, CorpusError) as error:
-            return case.key | row | {"error": str(error)}
+                apart(peer, case.net, case.macs, output, limit=limit)
+            head["seconds"] = round(time.perf_counter() - start, 1)
+            return head | apart(look_at, case.net, output, limit=limit)
+        except CallError as error:
+            return head | {"error": str(error)}
+
+
+def _prune(case: Case, output: Path) -> None:
+    shipped.run([*case.arguments(str(output)), "--threads", "1", "--no-time", "--json"])
 
 
 def look_at(net: str, output: Path) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +12,12 @@ from rich.table import Table
 from onnxpress.backends.errors import UsageError
 
 from . import pruning, pruning_peers, pruning_real, store
-from .corpus import CorpusError
-from .printing import Limit, Results, latency_cells, say, table, wrote
+from .journal import Journal
+from .printing import Limit, Results, Resume, Update, latency_cells, say, table, wrote
+
+KEYS = {"rows": ("net", "asked", "method")}
+_REAL_KEYS = {"rows": ("kind", "model", "batch", "method", "samples")}
+_PACKAGES = ("torch", "torch-pruning")
 
 
 def pruning_suite(
@@ -25,17 +27,14 @@ def pruning_suite(
     methods: Annotated[
         str, typer.Option(help="Criteria and tools, comma separated. Default: every one.")
     ] = ",".join((*pruning.METHODS, *pruning_peers.PEERS)),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
-    ] = False,
-    update: Annotated[
-        bool, typer.Option("--update", help="Keep the rows that are not asked for.")
-    ] = False,
+    resume: Resume = False,
+    update: Update = False,
     limit: Limit = 600,
     results: Results = store.RESULTS,
 ) -> None:
     """Prune the nets that ship to several fractions, by several criteria and other tools."""
-    rows = Rows(results, keep=resume or update)
+    going = {"resume": resume, "update": update}
+    journal = Journal("pruning", KEYS, results, packages=_PACKAGES, order=_order, **going)
     wanted = list(
         pruning.cases(
             _known(methods, (*pruning.METHODS, *pruning_peers.PEERS)),
@@ -43,76 +42,40 @@ def pruning_suite(
         )
     )
     for case in wanted:
-        if not (resume and rows.has(case.key)):
-            row = pruning.measure(case, limit)
-            rows.put(case.key, row)
+        row = journal.measure("rows", case.key, pruning.measure, case, limit)
+        if row is not None:
             say(" ".join([case.net, f"{case.macs:g}", *_cells(row)]))
-    Console(width=140, highlight=False).print(_shown(rows.rows))
-    wrote(rows.save())
+    Console(width=140, highlight=False).print(_shown(journal.rows()))
+    wrote(journal.finish())
 
 
 def pruning_real_suite(
     kinds: Annotated[
         str, typer.Option(help="What to measure, comma separated. Default: everything.")
     ] = ",".join(pruning_real.KINDS),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
-    ] = False,
-    update: Annotated[
-        bool, typer.Option("--update", help="Keep the rows that are not asked for.")
-    ] = False,
+    resume: Resume = False,
+    update: Update = False,
     limit: Limit = 900,
     results: Results = store.RESULTS,
 ) -> None:
     """Prune a sentence encoder, a recognizer of text and the corpus; time networks at half."""
-    rows = Rows(results, keep=resume or update, suite="pruning-real")
+    journal = Journal("pruning-real", _REAL_KEYS, results, resume=resume, update=update)
     for kind in _known(kinds, tuple(pruning_real.KINDS)):
         for key in pruning_real.keys(kind):
-            if not (resume and rows.has({"kind": kind, **key})):
-                row = pruning_real.measure(kind, key, limit)
-                rows.put({"kind": kind, **key}, row)
-                say(" ".join(_facts(row)))
+            whole = {"kind": kind, **key}
+            one = journal.measure("rows", whole, pruning_real.measure, kind, key, limit)
+            if one is not None:
+                say(" ".join(_facts(one)))
     shown = table("kind", "", "", "")
-    for row in rows.rows:
+    for row in journal.rows():
         shown.add_row(*_facts(row))
     Console(width=140, highlight=False).print(shown)
-    wrote(rows.save())
+    wrote(journal.finish())
 
 
-class Rows:
-    """The rows so far; written after each, so that an interrupted run can go on."""
-
-    def __init__(self, folder: Path, *, keep: bool, suite: str = "pruning") -> None:
-        self.folder = folder
-        self.suite = suite
-        self.rows: list[dict[str, Any]] = []
-        if keep:
-            try:
-                self.rows = store.load(suite, folder)["rows"]
-            except CorpusError:
-                return
-
-    def has(self, key: dict[str, Any]) -> bool:
-        """Whether there is a row with ``key``; that a tool fails is a row as well."""
-        return any(key.items() <= row.items() for row in self.rows)
-
-    def put(self, key: dict[str, Any], row: dict[str, Any]) -> None:
-        """Add ``row`` in the place of the one with ``key``."""
-        self.rows[:] = [one for one in self.rows if not key.items() <= one.items()]
-        self.rows.append(row)
-        self.save()
-
-    def save(self) -> Path:
-        """Write them in the order of the suite."""
-        order = {tuple(case.key.values()): at for at, case in enumerate(pruning.cases())}
-        places = ("net", "asked", "method")
-        self.rows.sort(key=lambda row: order.get(tuple(row.get(place) for place in places), -1))
-        packages = [
-            package
-            for package, module in (("torch-pruning", "torch_pruning"), ("torch", "torch"))
-            if importlib.util.find_spec(module)
-        ]
-        return store.save(self.suite, {"rows": self.rows}, packages=packages, folder=self.folder)
+def _order(_: str, row: dict[str, Any]) -> int:
+    order = {tuple(case.key.values()): at for at, case in enumerate(pruning.cases())}
+    return order.get(tuple(row.get(place) for place in KEYS["rows"]), -1)
 
 
 def _known(text: str, names: Sequence[str]) -> list[str]:

@@ -36,7 +36,8 @@ from onnxpress.passes.quantization.emulate import answers_on
 from . import store
 from .apart import CallError, apart
 from .corpus import SHIPPED
-from .printing import Limit, Results, latency_cells, say, table, wrote
+from .journal import Journal
+from .printing import Limit, Results, Resume, Update, latency_cells, say, table, wrote
 from .zoo.digits import DATA, Digits, load, shipped_for_testing, split
 
 NETS = ("mnist_cnn_0", "mnist_resnet", "mnist_mobilenet")
@@ -238,6 +239,8 @@ def quantization_suite(
     nets: Annotated[str, typer.Option(help="Nets, comma separated.")] = ",".join(NETS),
     tools: Annotated[str, typer.Option(help="Tools, separated by semicolons.")] = ";".join(TOOLS),
     seconds: Annotated[float, typer.Option(help="How long to time each pair of files.")] = 4,
+    resume: Resume = False,
+    update: Update = False,
     limit: Limit = 900,
     results: Results = store.RESULTS,
 ) -> None:
@@ -246,29 +249,39 @@ def quantization_suite(
     shown = table("net", "tool", "real dB", "simulated dB", "gap dB", "AVX2 dB", "spread",
                   "top-1", "s", "x ORT, batch 1", "", "batch 32", "")  # fmt: skip
     known = [name for name, (module, _) in TOOLS.items() if importlib.util.find_spec(module)]
-    rows = []
+    keys = {"rows": ("net", "tool")}
+    journal = Journal("quantization", keys, results, resume=resume, update=update, installed=known)
     for net in nets.split(","):
         for tool in tools.split(";"):
-            row: dict[str, Any] = {"net": net, "tool": tool}
-            try:
-                row["runs"] = apart(measure, net, tool, source, subsets, limit=limit)
-                row["latency"] = apart(speeds, net, tool, source, seconds, limit=limit)
-            except CallError as error:
-                row["failed"] = str(error)
-                shown.add_row(net, tool, "fails", *[""] * 10)
-                say(f"{net}, {tool}: {error}")
-            else:
-                row |= (means := mean(row["runs"]))
-                cells = [f"{means[key]:.2f}" for key in KEYS]
-                cells += [f"{means['top1_real']:.2f}", f"{means['seconds']:.1f}"]
-                for size in BATCHES:
-                    cells += latency_cells(row["latency"][str(size)])
-                shown.add_row(net, tool, *cells)
-                say(f"{net}, {tool}: {', '.join(cells)}")
-            rows.append(row)
-            store.save("quantization", {"rows": rows, "installed": known}, folder=results)
+            key = {"net": net, "tool": tool}
+            row = journal.measure("rows", key, _row, net, tool, source, subsets, seconds, limit)
+            if row is not None:
+                say(f"{net}, {tool}: {row.get('failed') or ', '.join(_cells(row))}")
+    for row in journal.rows():
+        shown.add_row(row["net"], row["tool"], *_cells(row))
     Console(width=160).print(shown)
-    wrote(store.path_of("quantization", results))
+    wrote(journal.finish())
+
+
+def _row(
+    net: str, tool: str, digits: Digits, subsets: int, seconds: float, limit: float
+) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    try:
+        row["runs"] = apart(measure, net, tool, digits, subsets, limit=limit)
+        row["latency"] = apart(speeds, net, tool, digits, seconds, limit=limit)
+    except CallError as error:
+        return row | {"failed": str(error)}
+    return row | mean(row["runs"])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if "failed" in row:
+        return ["fails", *[""] * 10]
+    cells = [f"{row[key]:.2f}" for key in (*KEYS, "top1_real")] + [f"{row['seconds']:.1f}"]
+    for size in BATCHES:
+        cells += latency_cells(row["latency"][str(size)])
+    return cells
 
 
 def _shipped() -> Digits:

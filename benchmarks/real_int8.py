@@ -31,10 +31,11 @@ from onnxpress.compiler.pipeline import parse, preset
 from onnxpress.compiler.schemes import passes_of
 
 from . import store, text_lines
-from .apart import CallError, apart
+from .apart import row_apart
 from .corpus import CorpusError, load_corpus
 from .decisions import Floats, recording, windows
-from .printing import Limit, Results, latency_cells, say, table
+from .journal import Journal
+from .printing import Limit, Results, Resume, latency_cells, say, table, wrote
 
 _SOURCES = ("/usr/share", "/usr/lib/python3*", "/etc")
 _EXTENSIONS = (".py", ".sh", ".h", ".html", ".json", ".xml", ".svg", ".png", ".gz", ".txt", ".pl",
@@ -253,6 +254,7 @@ def real_int8_suite(
     models: Annotated[str, typer.Option(help="Models, comma separated.")] = ",".join(INPUTS),
     refit: Annotated[bool, typer.Option(help="Fit the integer weights, as by default.")] = True,
     seconds: Annotated[float, typer.Option(help="How long to time each pair of models.")] = 4,
+    resume: Resume = False,
     limit: Limit = 1800,
     results: Results = store.RESULTS,
 ) -> None:
@@ -262,19 +264,17 @@ def real_int8_suite(
     """
     shown = table("model", "size", "SQNR dB", "cosine", "same", "right", "x float", "",
                   "x lossless", "")  # fmt: skip
-    try:
-        found = {row["model"]: row for row in store.load("real-int8", results)["rows"]}
-    except CorpusError:
-        found = {}
+    journal = Journal("real-int8", {"rows": ("model",)}, results, resume=resume, update=True)
+    asked = (passes_of("int8", refit=refit), seconds)
     for name in models.split(","):
-        try:
-            row = apart(measure, name, passes_of("int8", refit=refit), seconds, limit=limit)
-        except CallError as error:
-            say(f"{name}: {error}")
+        journal.measure("rows", {"model": name}, row_apart, measure, name, *asked, limit=limit)
+    for row in journal.rows():
+        if (name := row["model"]) not in models.split(","):
             continue
-        found[name] = row
-        store.save("real-int8", {"rows": list(found.values())}, folder=results)
-        right = " → ".join(f"{one:.1f}" for one in row.get("exact", row.get("right", ())))
+        if "error" in row:
+            say(f"{name}: {row['error']}")
+            continue
+        right = " → ".join(f"{one:.1f}" for one in row.get("exact") or row.get("right") or ())
         decibels = "" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
         shown.add_row(
             name, f"{row['size']:.2f}", decibels, f"{row['cosine']:.4f}", f"{row['top1']:.1f}",
@@ -283,3 +283,4 @@ def real_int8_suite(
         for step, record in row["passes"].items():
             say(f"{name}: {step} {record['status']} {record['reason']} {record['kernels']}")
     Console(width=140).print(shown)
+    wrote(journal.finish())

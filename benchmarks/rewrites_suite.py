@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,8 @@ from rich.console import Console
 from onnxpress.backends.errors import UsageError
 
 from . import cli, rewrites, store
-from .printing import Limit, Results, latency_cells, say, table, there, wrote
+from .journal import Journal
+from .printing import Limit, Results, Resume, Update, latency_cells, say, table, there, wrote
 
 
 def rewrites_suite(
@@ -21,9 +21,8 @@ def rewrites_suite(
         str, typer.Option(help="Passes, comma separated. Default: every exact one.")
     ] = "",
     seconds: Annotated[float, typer.Option(help="How long a pair of models is timed.")] = 4.0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the rows that are there, measure the others.")
-    ] = False,
+    resume: Resume = False,
+    update: Update = False,
     limit: Limit = 300,
     results: Results = store.RESULTS,
 ) -> None:
@@ -32,21 +31,27 @@ def rewrites_suite(
     for name in names:
         if name not in rewrites.names():
             raise UsageError(f"there is no exact pass {name}", hint=", ".join(rewrites.names()))
-    rows = store.kept("rewrites", ("model", "pass"), results) if resume else {}
+    place = {name: at for at, name in enumerate(rewrites.names())}
+    journal = Journal(
+        "rewrites",
+        {"rows": ("model", "pass")},
+        results,
+        resume=resume,
+        update=update,
+        order=lambda _, row: place.get(row["pass"], len(place)),
+    )
+    options = {"limit": limit, "cache": cache, "seconds": seconds}
     for model in there(cli.select(models, cache)):
         for name in names:
-            if (model.name, name) in rows and "error" not in rows[model.name, name]:
-                continue
-            row = rewrites.measure(model.name, name, limit=limit, cache=cache, seconds=seconds)
-            rows[model.name, name] = row
-            if row.get("rewritten", 1):
+            key = {"model": model.name, "pass": name}
+            row = journal.measure("rows", key, rewrites.measure, model.name, name, **options)
+            if row is not None and row.get("rewritten", 1):
                 say(f"{model.name} {name}: {_told(row)}")
-        _save(rows, results)
     shown = table("pass", "fires on", "rewrites", "nodes", "speedup", "faster", "slower", "most on")
-    for one in rewrites.summary(rows.values()):
+    for one in (summary := rewrites.summary(journal.rows())):
         shown.add_row(*cells(one))
     Console(width=140).print(shown)
-    wrote(_save(rows, results))
+    wrote(journal.finish(summary=summary))
 
 
 def cells(one: dict[str, Any]) -> list[str]:
@@ -71,10 +76,3 @@ def _told(row: dict[str, Any]) -> str:
     before, after = row["nodes"]
     told = f"{row['rewritten']} rewrites, {before} → {after} nodes"
     return f"{told}, {' '.join(latency_cells(row['latency']))}"
-
-
-def _save(rows: dict[tuple[str, str], dict[str, Any]], results: Path) -> Path:
-    place = {name: at for at, name in enumerate(rewrites.names())}
-    ordered = sorted(rows.values(), key=lambda row: place.get(row["pass"], len(place)))
-    body = {"summary": rewrites.summary(ordered), "rows": ordered}
-    return store.save("rewrites", body, folder=results)

@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from onnxpress.backends.ort import OrtSession, session_of
 from onnxpress.backends.timing import compare_latency
 from onnxpress.passes.analysis import cost
 
+from .apart import row_apart
 from .corpus import SHIPPED, CorpusError
 from .zoo.describe import NETWORKS, top1
 from .zoo.digits import DATA, Digits, shipped_for_testing
@@ -80,18 +81,18 @@ def calibration(net: str) -> Path:
 def measure(variant: Variant, digits: Digits, baseline: float) -> dict[str, Any]:
     """Run the command of ``variant`` and look at the file that it writes; JSON-ready.
 
-    ``baseline`` is the accuracy to compare with. Raises
+    ``baseline`` is the accuracy to compare with, that of the best net. Raises
     :class:`~benchmarks.corpus.CorpusError` where the command fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "out.onnx"
         report = run([*variant.arguments(str(output)), "--threads", "1", "--json"])
-        apart = len(variant.nets) > 1
+        several = len(variant.nets) > 1
         return {
             "net": variant.net,
             "variant": variant.name,
             "command": shlex.join(variant.arguments("out.onnx")),
-            "latency": against_apart(variant.nets, output) if apart else report["latency"],
+            "latency": against_apart(variant.nets, output) if several else report["latency"],
             "bytes": report["bytes"],
             "macs": [sum(map(macs, map(path_of, variant.nets))), macs(output)],
             "nodes": report["nodes"],
@@ -127,10 +128,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        raise CorpusError(
-            f"{' '.join(arguments)} ended with {done.returncode}: "
-            f"{done.stdout[-500:]} {done.stderr[-500:]}"
-        )
+        told = (done.stderr.strip() or done.stdout.strip())[-500:]
+        raise CorpusError(f"exit code {done.returncode}: {told}", hint=shlex.join(arguments))
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
@@ -147,11 +146,11 @@ def against_apart(nets: Sequence[str], merged: Path, seconds: float = 4.0) -> di
 
     members = [bound(path_of(net)) for net in nets]
 
-    def apart() -> None:
+    def one_by_one() -> None:
         for member in members:
             member()
 
-    timings = compare_latency([apart, bound(merged)], ("apart", "merged"), seconds=seconds)
+    timings = compare_latency([one_by_one, bound(merged)], ("apart", "merged"), seconds=seconds)
     pair = timings.pair(0, 1)
     before, after = timings.latencies
     return {
@@ -165,18 +164,11 @@ def against_apart(nets: Sequence[str], merged: Path, seconds: float = 4.0) -> di
     }
 
 
-def accuracies(digits: Digits) -> dict[str, float]:
-    """The accuracy of every net as it ships; that of ``four CNNs`` is the best of them."""
-    found = {net: top1(path_of(net), digits) for net in NETWORKS}
-    return found | {"four CNNs": max(found[net] for net in CNNS)}
+def measured(variant: Variant, limit: float) -> dict[str, Any]:
+    """The row of ``variant``, from a process of its own; where something failed, its ``error``."""
+    return row_apart(_measured, variant, limit=limit)
 
 
-def measure_all(step: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
-    """Measure every variant; ``step`` is called with each row as it is there."""
+def _measured(variant: Variant) -> dict[str, Any]:
     digits = shipped_for_testing()
-    baselines = accuracies(digits)
-    rows = []
-    for variant in variants():
-        rows.append(measure(variant, digits, baselines[variant.net]))
-        step(rows[-1])
-    return rows
+    return measure(variant, digits, max(top1(path_of(net), digits) for net in variant.nets))

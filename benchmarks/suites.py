@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,79 +9,108 @@ import typer
 from rich.console import Console
 
 from . import cli, compile_time, decisions, page, readme, shipped, startup, store, tables
-from .apart import CallError, apart
-from .corpus import CorpusError
-from .printing import Limit, Results, latency_cells, say, table, there, wrote
+from .apart import row_apart
+from .corpus import CorpusError, load_corpus
+from .journal import Journal
+from .printing import Limit, Results, Resume, Update, latency_cells, say, table, there, wrote
 
 
 def compile_time_suite(
     models: cli.Names = None,
     cache: cli.Cache = None,
     peers: Annotated[str, typer.Option(help="Simplifiers to time beside it.")] = "onnxsim,onnxslim",
+    resume: Resume = False,
+    update: Update = False,
     limit: Limit = 900,
     results: Results = store.RESULTS,
 ) -> None:
     """Time -O 1 and -O 2 without verification against other simplifiers, and how they grow."""
     names = [name for name in peers.split(",") if name]
     compilers = [*map(compile_time.ours, compile_time.LEVELS), *names]
-    rows: list[compile_time.CompileTimes] = []
+    keys = {"rows": ("model",), "growth": ("level",)}
+    journal = Journal(
+        "compile-time", keys, results, resume=resume, update=update, packages=names, order=_order
+    )
     shown = table("model", "nodes", *(f"{name} ms" for name in compilers))
     for model in there(cli.select(models, cache)):
-        try:
-            one = apart(compile_time.measure, model.name, model.path, names, limit=limit)
-        except CallError as error:
-            say(f"{model.name}: {error}")
-            continue
-        rows.append(one)
-        cells = [
-            f"{one.seconds[name] * 1000:.1f}" if name in one.seconds else "fails"
-            for name in compilers
-        ]
-        shown.add_row(one.model, str(one.nodes), *cells)
-        say(f"{one.model}: {', '.join(cells)}")
-        for name, reason in one.failed.items():
-            say(f"  {name} fails: {reason}")
+        key: dict[str, Any] = {"model": model.name}
+        asked = (model.name, model.path, names)
+        row = journal.measure("rows", key, row_apart, compile_time.row, *asked, limit=limit)
+        if row is not None:
+            say(f"{model.name}: {', '.join(_compile_cells(row, compilers))}")
+            for name, reason in row.get("failed", {}).items():
+                say(f"  {name} fails: {reason}")
+    for level in compile_time.LEVELS:
+        key = {"level": level}
+        journal.measure("growth", key, row_apart, compile_time.growth_row, level, limit=limit)
+    for row in journal.rows():
+        shown.add_row(row["model"], *_compile_cells(row, compilers))
     console = Console(highlight=False)
     console.print(shown)
-    levels = {}
-    for level in compile_time.LEVELS:
-        ratios = {name: compile_time.ratio(rows, level, name) for name in names}
-        growth = compile_time.growth(level)
-        levels[str(level)] = {
-            "ratios": ratios,
-            "growth": asdict(growth) | {"over_linear": growth.over_linear},
-        }
-        for name, value in ratios.items():
+    levels = compile_time.levels(journal.rows(), journal.rows("growth"), names)
+    for number, found in levels.items():
+        for name, value in found["ratios"].items():
             if value is not None:
-                console.print(f"geometric mean of -O {level} / {name}: {value:.2f}")
-        (small, large), (first, second) = growth.nodes, growth.seconds
+                console.print(f"geometric mean of -O {number} / {name}: {value:.2f}")
+        if "error" in (growth := found["growth"]):
+            console.print(f"-O {number}: growth not measured: {growth['error']}")
+            continue
+        (small, large), (first, second) = growth["nodes"], growth["seconds"]
         console.print(
-            f"-O {level}: {small:,} nodes {first * 1000:.0f} ms, {large:,} nodes "
-            f"{second * 1000:.0f} ms: {growth.over_linear:.2f} times linear"
+            f"-O {number}: {small:,} nodes {first * 1000:.0f} ms, {large:,} nodes "
+            f"{second * 1000:.0f} ms: {growth['over_linear']:.2f} times linear"
         )
-    body = {"levels": levels, "rows": [asdict(one) for one in rows]}
-    wrote(store.save("compile-time", body, packages=names, folder=results))
+    wrote(journal.finish(levels=levels))
 
 
-def shipped_suite(results: Results = store.RESULTS) -> None:
+def _order(name: str, row: dict[str, Any]) -> int:
+    if name == "growth":
+        return int(row["level"])
+    return list(load_corpus()).index(row["model"])
+
+
+def _compile_cells(row: dict[str, Any], compilers: list[str]) -> list[str]:
+    if "error" in row:
+        return ["", row["error"], *[""] * (len(compilers) - 1)]
+    seconds = row["seconds"]
+    return [
+        str(row["nodes"]),
+        *(f"{seconds[name] * 1000:.1f}" if name in seconds else "fails" for name in compilers),
+    ]
+
+
+def shipped_suite(
+    resume: Resume = False,
+    update: Update = False,
+    limit: Limit = 900,
+    results: Results = store.RESULTS,
+) -> None:
     """Optimize, quantize, prune and merge the models that ship: latency, size, accuracy."""
     shown = table("net", "variant", "speedup", "95% interval", "bytes", "MACs", "top-1", "answers")
-
-    def step(row: dict[str, Any]) -> None:
-        cells = [
-            row["net"],
-            row["variant"],
-            *latency_cells(row["latency"]),
-            *(f"{row[key][0]:,} → {row[key][1]:,}" for key in ("bytes", "macs")),
-            f"{row['top1'][0]:.2%} → {row['top1'][1]:.2%}",
-            row["verified"],
-        ]
-        shown.add_row(*cells)
-        say(" ".join(cells))
-
-    rows = shipped.measure_all(step)
+    keys = {"rows": ("net", "variant")}
+    journal = Journal("shipped", keys, results, resume=resume, update=update)
+    for variant in shipped.variants():
+        key = {"net": variant.net, "variant": variant.name}
+        row = journal.measure("rows", key, shipped.measured, variant, limit)
+        if row is not None:
+            say(" ".join(_shipped_cells(row)))
+    for row in journal.rows():
+        shown.add_row(*_shipped_cells(row))
     Console(width=140).print(shown)
-    wrote(store.save("shipped", {"rows": rows}, folder=results))
+    wrote(journal.finish())
+
+
+def _shipped_cells(row: dict[str, Any]) -> list[str]:
+    named = [row["net"], row["variant"]]
+    if "error" in row:
+        return [*named, "", row["error"], *[""] * 4]
+    return [
+        *named,
+        *latency_cells(row["latency"]),
+        *(f"{row[key][0]:,} → {row[key][1]:,}" for key in ("bytes", "macs")),
+        f"{row['top1'][0]:.2%} → {row['top1'][1]:.2%}",
+        row["verified"],
+    ]
 
 
 def decisions_suite(
@@ -91,20 +119,26 @@ def decisions_suite(
     ] = ",".join([decisions.READER, *decisions.DETECTORS]),
     cache: cli.Cache = None,
     levels: Annotated[str, typer.Option(help="Levels, comma separated.")] = "1,2,3",
+    resume: Resume = False,
+    update: Update = False,
+    limit: Limit = 900,
     results: Results = store.RESULTS,
 ) -> None:
     """Read rendered lines and tell speech from silence: the same decisions at every level?"""
-    rows = []
+    keys = {"rows": ("model", "level")}
+    journal = Journal("decisions", keys, results, resume=resume, update=update)
     for model in there(cli.select([models], cache)):
         for level in map(int, levels.split(",")):
-            one = decisions.compare(model.name, level, cache)
-            rows.append(asdict(one))
-            right = "" if one.right is None else f", {one.right} of the original's are right"
-            Console(highlight=False, soft_wrap=True).print(
-                f"{one.model} -O {one.level}: the same in {one.same:,} of {one.count:,} "
-                f"{one.what}{right}"
-            )
-    wrote(store.save("decisions", {"rows": rows}, folder=results))
+            key, asked = {"model": model.name, "level": level}, (model.name, level, cache)
+            journal.measure("rows", key, row_apart, decisions.row, *asked, limit=limit)
+    for row in journal.rows():
+        right = row.get("right")
+        told = "" if right is None else f", {right} of the original's are right"
+        same = row.get("error") or f"the same in {row['same']:,} of {row['count']:,} {row['what']}"
+        Console(highlight=False, soft_wrap=True).print(
+            f"{row['model']} -O {row['level']}: {same}{told}"
+        )
+    wrote(journal.finish())
 
 
 def write_readme(

@@ -33,6 +33,7 @@ def shipped(results: Results) -> str:
             f"{100 * row['top1'][0]:.2f} → {100 * row['top1'][1]:.2f}",
         ]
         for row in results["rows"]
+        if "error" not in row
     ]
     head = ["net", "what was done", "speedup (95% interval)", "file", "MACs", "top-1, %"]
     return _with_source(_table(head, rows, right=(2, 3, 4, 5)), results)
@@ -99,6 +100,8 @@ def compile_time(results: Results) -> str:
     notes = []
     for level, found in results["levels"].items():
         growth = found["growth"]
+        if "error" in growth:
+            continue
         small, large = growth["nodes"]
         notes.append(
             f"From {small:,} to {large:,} nodes the time of `-O {level}` grows "
@@ -110,7 +113,8 @@ def compile_time(results: Results) -> str:
 
 def compile_times(results: Results) -> str:
     """Every model."""
-    names = list(dict.fromkeys(name for row in results["rows"] for name in row["seconds"]))
+    timed = [row for row in results["rows"] if "error" not in row]
+    names = list(dict.fromkeys(name for row in timed for name in row["seconds"]))
     rows = [
         [
             row["model"],
@@ -120,7 +124,7 @@ def compile_times(results: Results) -> str:
                 for name in names
             ),
         ]
-        for row in results["rows"]
+        for row in timed
     ]
     head = ["model", "nodes", *(f"{name}, ms" for name in names)]
     return _with_source(_table(head, rows, right=range(1, len(head))), results)
@@ -129,7 +133,7 @@ def compile_times(results: Results) -> str:
 def glance(shipped: Results, lossless: Results, compiling: Results) -> str:
     """A line for each family of rewrites."""
     lines = [
-        *_families(shipped["rows"]),
+        *_families([row for row in shipped["rows"] if "error" not in row]),
         *(_level(level, rows) for level, rows in _levels(lossless).items()),
         *(
             f"**Compile time** at `-O {level}`: "
@@ -190,6 +194,9 @@ def _losses(lossless: Results, shipped: Results, compiling: Results) -> Iterator
         yield f"`-O 1` leaves {nodes} nodes of {model}, {best['peer']} {best['nodes']}."
     for row in shipped["rows"]:
         net, done = row["net"].removeprefix("mnist_"), row["variant"]
+        if "error" in row:
+            yield f"{net}, {done}: fails, {row['error']}."
+            continue
         if row["latency"]["verdict"] == "slower":
             yield f"{net}, {done}: slower, {_speed(row['latency'])}."
         drop = 100 * (row["top1"][0] - row["top1"][1])
@@ -205,7 +212,7 @@ def _longer(rows: Sequence[Results], level: int, peer: str) -> Iterator[str]:
     pairs = [
         row["seconds"][mine] / row["seconds"][peer]
         for row in rows
-        if {mine, peer} <= row["seconds"].keys()
+        if {mine, peer} <= row.get("seconds", {}).keys()
     ]
     slower = [one for one in pairs if one > 1]
     if slower:
@@ -272,7 +279,7 @@ def _models(rows: Iterable[Results]) -> str:
 
 
 def _finished(results: Results, level: int, peer: str) -> int:
-    return sum({ours(level), peer} <= row["seconds"].keys() for row in results["rows"])
+    return sum({ours(level), peer} <= row.get("seconds", {}).keys() for row in results["rows"])
 
 
 def _mean(values: Iterable[float]) -> float:

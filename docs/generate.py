@@ -100,11 +100,13 @@ def rewrites() -> Iterator[str]:
         "to that of a level. `python -m benchmarks rewrites` measures it. *Faster* and *slower* "
         "count the models whose whole 95% interval is beyond 1 by more than 1.5%.\n"
     )
-    path = Path(__file__).parents[1] / "benchmarks" / "results" / "rewrites.json"
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / "rewrites.jsonl"
     if not path.is_file():
         yield "Not measured yet.\n"
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    first, *others = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    fired = [one["rows"] for one in others if one.get("rows", {}).get("rewritten")]
+    (summary,) = (one["summary"] for one in others if "summary" in one)
     rows = [
         (
             f"[`{one['pass']}`](passes.md#{one['pass']})",
@@ -115,18 +117,17 @@ def rewrites() -> Iterator[str]:
             f"{one['faster']}, {one['slower']}" if one["mean"] else "",
             f"{one['best'][0]}, {one['best'][1]:.2f}x" if one["best"] else "",
         )
-        for one in found["summary"]
+        for one in summary
     ]
     heads = ("Pass", "Fires on", "Rewrites", "Nodes", "Speedup", "Faster, slower", "Most on")
     yield from _table(heads, rows)
-    machine = found["environment"]
+    machine = first["environment"]
     yield (
         f"Speedups are geometric means over the models on which the pass fires, on one thread, "
         f"default sessions on both sides: {machine['cpu']['model']}, onnxruntime "
-        f"{machine['packages']['onnxruntime']}, {found['date']}.\n"
+        f"{machine['packages']['onnxruntime']}, {first['date']}.\n"
     )
     yield "## Model by model\n"
-    fired = [row for row in found["rows"] if row.get("rewritten")]
     rows = [
         (
             f"`{row['pass']}`",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import onnxpress
-from benchmarks import ensemble_equalities, ensembles, ensembles_suite
+from benchmarks import ensemble_equalities, ensembles, ensembles_suite, store
+from benchmarks.__main__ import main
 from benchmarks.contenders import Way
 from benchmarks.ensembles import Case, compiled, perceptron
 from benchmarks.perturbed import perturbed
@@ -81,16 +82,15 @@ def test_a_digit_is_moved_a_little() -> None:
     assert (found.images[:50] != digits.images).any((1, 2)).all()
 
 
-def test_rows_are_kept_and_replaced(tmp_path: Path) -> None:
-    rows = ensembles_suite.Rows(tmp_path, keep=False)
-    for right in (1, 2):
-        rows.put("accuracy", {"model": "a"}, {"model": "a", "right": right})
+def test_a_case_is_found_by_its_name_in_a_process_of_its_own(tmp_path: Path) -> None:
+    run = ["ensembles", "--case", "four", "--kinds", "bytes", "--results", str(tmp_path)]
 
-    again = ensembles_suite.Rows(tmp_path, keep=True)
+    assert main(run) == 0
+    assert main([*run, "--limit", "0.01", "--resume"]) == 0
 
-    assert again.of("accuracy") == [{"model": "a", "right": 2}]
-    assert again.has("accuracy", {"model": "a"})
-    assert not again.has("speed", {"case": "a"})
+    (row,) = store.load("ensembles", tmp_path)["bytes"]
+    assert row["case"] == "four CNNs"
+    assert row["members"] > row["merged"] * 0.9
 
 
 @pytest.mark.slow

@@ -14,11 +14,7 @@ from benchmarks.__main__ import main
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, tables.Results]:
-    return {
-        name: store.load(name)
-        for name in page.SUITES
-        if store.path_of(name, store.RESULTS).exists()
-    }
+    return {name: store.load(name) for name in page.SUITES if store.found_at(name) is not None}
 
 
 def test_the_page_tells_of_every_model_and_loads_nothing(

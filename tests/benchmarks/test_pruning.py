@@ -10,7 +10,6 @@ import pytest
 from benchmarks import pruning, pruning_peers
 from benchmarks.pruning_memory import Noisy
 from benchmarks.pruning_real import keys, rank_correlation
-from benchmarks.pruning_suite import Rows
 from onnxpress.backends.errors import UsageError
 
 
@@ -40,20 +39,6 @@ def test_a_peer_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fails(net: str, macs: float, output: Path) -> None:
     raise ValueError("it cannot")
-
-
-def test_rows_are_kept_and_replaced(tmp_path: Path) -> None:
-    rows = Rows(tmp_path, keep=False)
-    first, second = (case.key for case in list(pruning.cases())[:2])
-    rows.put(second, second | {"top1": 1})
-    rows.put(first, first | {"top1": 2})
-    rows.put(first, first | {"top1": 3})
-
-    again = Rows(tmp_path, keep=True)
-
-    assert [row["top1"] for row in again.rows] == [3, 1]
-    assert again.has(first)
-    assert not again.has(first | {"asked": 0.1})
 
 
 def test_unknown_methods_are_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -227,24 +226,3 @@ def test_a_captured_command_is_run_and_its_failure_told() -> None:
     assert captured["output"] == ["onnxpress 0.1.0"]
     with pytest.raises(CorpusError, match="onnxpress optimise ended with 2"):
         readme.capture("onnxpress optimise")
-
-
-# --- result files ------------------------------------------------------------------------------
-
-
-def test_a_result_file_is_read_back_with_its_machine(tmp_path: Path) -> None:
-    path = store.save("lossless", {"rows": [1]}, packages=["pytest"], folder=tmp_path)
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    assert path.name == "lossless.json"
-    assert found == store.load("lossless", tmp_path)
-    assert found["rows"] == [1]
-    assert len(found["corpus"]) == 64
-    assert found["commit"] == store.commit()
-    assert store.commit(tmp_path) is None
-    assert found["environment"]["packages"]["pytest"] == pytest.__version__
-
-
-def test_missing_results_are_refused_with_the_command_that_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError) as caught:
-        store.load("compile-time", tmp_path)
-    assert caught.value.hint == "python -m benchmarks compile-time"

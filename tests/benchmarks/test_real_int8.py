@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from benchmarks import real_int8, store
-from benchmarks.apart import CallError
 
 TIMED = {"status": "measured", "speedup": 1.5, "ci95": [1.4, 1.6]}
 
 
 def row(name: str, *_: Any) -> dict[str, Any]:
     if name == "broken":
-        raise CallError("it broke")
+        return {"error": "it broke"}
     record = {"status": "quarantined", "reason": "too noisy", "kernels": {}}
     return {
         "model": name, "size": 0.3, "sqnr_db": None, "cosine": 1.0, "top1": 100.0,
@@ -25,13 +24,13 @@ def row(name: str, *_: Any) -> dict[str, Any]:
 def test_rows_are_kept_as_they_come_and_so_are_those_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(real_int8, "apart", lambda _, name, *__, limit: row(name))
+    monkeypatch.setattr(real_int8, "row_apart", lambda _, name, *__, limit: row(name))
 
     real_int8.real_int8_suite("one,broken", results=tmp_path)
     real_int8.real_int8_suite("two", results=tmp_path)
 
     found = store.load("real-int8", tmp_path)["rows"]
-    assert [one["model"] for one in found] == ["one", "two"]
+    assert [one["model"] for one in found] == ["one", "broken", "two"]
     told = capsys.readouterr().err
     assert "broken: it broke" in told
     assert "one: insert-qdq quarantined too noisy" in told

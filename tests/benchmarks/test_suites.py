@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,13 +15,13 @@ import onnxruntime as ort
 import pytest
 
 from benchmarks import compile_time, lossless, shipped
-from benchmarks.apart import CallError, apart
+from benchmarks.apart import CallError, apart, row_apart
 from benchmarks.compile_time import CompileTimes
 from benchmarks.corpus import SHIPPED
 from benchmarks.zoo import describe
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> Any:
     raise ValueError(message)
 
 
@@ -42,6 +44,44 @@ def test_whatever_ends_a_call_apart_is_told() -> None:
         apart(die, limit=60)
     with pytest.raises(CallError, match=r"no answer within 0\.5 s"):
         apart(time.sleep, 60, limit=0.5)
+
+
+def spawn(path: str) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    Path(path).write_text(str(child.pid), encoding="ascii")
+    time.sleep(60)
+
+
+def test_a_call_that_takes_too_long_ends_with_what_it_started(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    with pytest.raises(CallError, match="no answer within"):
+        apart(spawn, str(path), limit=15)
+    stat = Path(f"/proc/{path.read_text(encoding='ascii')}/stat")
+    for _ in range(100):
+        if not stat.exists() or stat.read_text(encoding="ascii").split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("what it started still runs")
+
+
+def test_a_row_apart_tells_its_error() -> None:
+    assert row_apart(fail, "it is wrong", limit=60) == {"error": "ValueError: it is wrong"}
+
+
+def test_a_variant_that_takes_too_long_is_reported() -> None:
+    variant = next(shipped.variants())
+    assert shipped.measured(variant, 0.01) == {"error": "no answer within 0.01 s"}
+
+
+def test_levels_are_summed_up_over_what_was_timed() -> None:
+    rows: list[dict[str, Any]] = [
+        {"model": "a", "nodes": 1, "seconds": {"-O 1": 2.0, "peer": 1.0}, "failed": {}},
+        {"model": "b", "error": "no answer within 9 s"},
+    ]
+    grown = [{"level": 1, "error": "no"}]
+    assert compile_time.levels(rows, grown, ["peer"]) == {
+        "1": {"ratios": {"peer": pytest.approx(2.0)}, "growth": {"error": "no"}}
+    }
 
 
 # --- compile times -----------------------------------------------------------------------------
