@@ -7,6 +7,7 @@ filled up with zeros.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,8 @@ _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.72)
 
 _REFITS = 2
 
-_TINY = np.finfo(np.float32).tiny
+TINY = np.finfo(np.float32).tiny
+"""What is below counts as zero."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Grid:
 
     def encode(self, rows: Array) -> Array:
         """The nearest codes to ``[rows, columns]``, as ``[rows, blocks * block]``, uint8."""
-        codes = _encode(_blocks(rows, self.block), *self._parameters(), 2**self.bits - 1)
+        codes = encoded(in_blocks(rows, self.block), *self._parameters(), 2**self.bits - 1)
         return codes.reshape(len(rows), -1).astype(np.uint8)
 
     def decode(self, codes: Array, columns: int) -> Array:
@@ -81,14 +83,12 @@ def fit(
         search: Whether to look for the grid with the smallest error.
         importance: ``[columns]``: what an error in a column weighs.
     """
-    step = max(1, ROOM // max(1, rows.shape[1]))
     weights = None
     if importance is not None:
-        weights = _blocks(importance[None].astype(np.float32), block)
+        weights = in_blocks(importance[None].astype(np.float32), block)
         weights = weights + 1e-6 * max(float(weights.max()), 1e-30)  # no block without any
     parts = [
-        _fit(_blocks(rows[start : start + step], block), bits, symmetric, search, weights)
-        for start in range(0, max(1, len(rows)), step)
+        _fit(in_blocks(one, block), bits, symmetric, search, weights) for one in in_parts(rows)
     ]
     scales, zeros = (np.concatenate(one) for one in zip(*parts, strict=True))
     return Grid(bits, block, scales, zeros, symmetric)
@@ -99,18 +99,18 @@ def _fit(
 ) -> tuple[Array, Array]:
     top = 2**bits - 1
     if not search:
-        scales, zeros = _covering(blocks, bits, symmetric)
+        scales, zeros = covering(blocks, bits, symmetric)
         return scales[..., 0], zeros[..., 0].astype(np.uint8)
     unit = np.abs(blocks).max(axis=-1, keepdims=True)
-    unit = np.where(unit < _TINY, np.float32(1), unit)
+    unit = np.where(unit < TINY, np.float32(1), unit)
     blocks = blocks / unit  # whose squares neither overflow nor vanish
-    first, zeros = _covering(blocks, bits, symmetric)
+    first, zeros = covering(blocks, bits, symmetric)
     best = (first, zeros)
     least = np.full_like(first, np.inf)
     for shrink in _SHRINKS:
         scales, at = first * np.float32(shrink), zeros
         for _ in range(_REFITS + 1):
-            codes = _encode(blocks, scales, at, top)
+            codes = encoded(blocks, scales, at, top)
             steps = codes - at
             error = _sum((blocks - steps * scales) ** 2, importance)
             better = error < least
@@ -126,11 +126,18 @@ def _fit(
             refit = _sum(steps * blocks, importance) / np.where(squares > 0, squares, 1)
             scales = np.where(np.abs(refit) > _least(first), refit, scales)
     scales = best[0] * unit
-    scales = np.where(np.abs(scales) < _TINY, np.float32(1), scales)
+    scales = np.where(np.abs(scales) < TINY, np.float32(1), scales)
     return scales[..., 0], best[1][..., 0].astype(np.uint8)
 
 
-def _covering(blocks: Array, bits: int, symmetric: bool) -> tuple[Array, Array]:
+def in_parts(rows: Array) -> Iterator[Array]:
+    """``rows``, as many at a time as there is :data:`ROOM` for."""
+    step = max(1, ROOM // max(1, rows.shape[1]))
+    for start in range(0, max(1, len(rows)), step):
+        yield rows[start : start + step]
+
+
+def covering(blocks: Array, bits: int, symmetric: bool) -> tuple[Array, Array]:
     """The grid that holds all of a block, and zero; scales are never zero."""
     if symmetric:
         largest = np.abs(blocks).argmax(axis=-1)[..., None]
@@ -143,13 +150,14 @@ def _covering(blocks: Array, bits: int, symmetric: bool) -> tuple[Array, Array]:
         # Each divided by itself: the difference of two large floats may be infinite.
         scales = (high / (2**bits - 1) - low / (2**bits - 1)).astype(np.float32)
         zeros = np.zeros_like(scales)
-    scales = np.where(np.abs(scales) < _TINY, np.float32(1), scales)
+    scales = np.where(np.abs(scales) < TINY, np.float32(1), scales)
     if not symmetric:
         zeros = np.clip(np.rint(-low / scales), 0, 2**bits - 1)
     return scales, zeros
 
 
-def _encode(blocks: Array, scales: Array, zeros: Array, top: int) -> Array:
+def encoded(blocks: Array, scales: Array, zeros: Array, top: int) -> Array:
+    """The nearest codes from 0 to ``top``, in float."""
     return np.asarray(np.clip(np.rint(blocks / scales) + zeros, 0, top))
 
 
@@ -162,7 +170,7 @@ def _least(scales: Array) -> Array:
     return np.asarray(np.abs(scales) * np.float32(1e-3))
 
 
-def _blocks(rows: Array, block: int) -> Array:
+def in_blocks(rows: Array, block: int) -> Array:
     """``[rows, columns]`` as ``[rows, blocks, block]``, float32, filled up with zeros."""
     missing = -rows.shape[1] % block
     filled = np.pad(rows.astype(np.float32), ((0, 0), (0, missing)))

@@ -15,7 +15,7 @@ from ..base import Array, Context, Contract, Pass, Result
 from ..errors import PassError
 from ..graph import Names
 from ..pruning.layers import Layer, layer_of
-from ..pruning.least_squares import Moments, best_ridge
+from ..pruning.least_squares import Gathering, Moments, best_ridge
 from ..pruning.replay import Replay
 from .arithmetic import ACCUMULATOR_LIMIT, SMALLEST_SCALE, WMAX
 from .float_rows import Batches, FloatRows
@@ -166,8 +166,7 @@ class _Fitter:
 
     def _moments(self, layer: QuantizedLayer, twin: Layer) -> tuple[Moments, Moments | None]:
         wide = not all(_is_moderate(size) for size in (layer.input_scale, np.abs(layer.scale)))
-        known: Moments | None = None
-        held: Moments | None = None
+        known, held = Gathering(), Gathering()
         results = self._float.of(twin)
         inputs = self._quantized.batches(layer.integer_input)
         for x, (rows, y) in zip(inputs, results, strict=True):
@@ -175,12 +174,14 @@ class _Fitter:
             kind = np.float64 if wide else np.float32
             a, wanted = a.astype(kind, copy=False), y.astype(kind, copy=False)
             cut = a.shape[1] - a.shape[1] // HELD
-            centred = layer.bias is not None
-            known = _added(known, a[:, :cut], wanted[:, :cut], centred=centred)
-            held = _added(held, a[:, cut:], wanted[:, cut:], centred=centred)
-        if known is None:
+            known.add(a[:, :cut], wanted[:, :cut])
+            held.add(a[:, cut:], wanted[:, cut:])
+        moments = [one.moments() for one in (known, held)]
+        if layer.bias is None:
+            moments = [one and _about_zero(one) for one in moments]
+        if moments[0] is None:
             raise DataError("there is no sample to fit the quantized model to")
-        return known, held
+        return moments[0], moments[1]
 
     def _write(
         self, layer: QuantizedLayer, twin: Layer, wanted: Array, moments: Moments
@@ -291,17 +292,6 @@ def _unexplained(weight: Array, moments: Moments) -> float:
     bias = moments.target - moments.input @ weight
     variance = float(moments.power.sum())
     return max(moments.error(weight, bias), 0.0) / variance if variance > 0 else 0.0
-
-
-def _added(
-    moments: Moments | None, inputs: Array, targets: Array, *, centred: bool
-) -> Moments | None:
-    if not inputs.shape[1]:
-        return moments
-    new = Moments.of(inputs, targets)
-    if not centred:
-        new = _about_zero(new)
-    return new if moments is None else moments + new
 
 
 def _about_zero(moments: Moments) -> Moments:

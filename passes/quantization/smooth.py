@@ -66,7 +66,7 @@ class SmoothActivations(Pass):
             raise PassError("smooth-activations needs samples", hint="give some with --data")
         found = [
             (value, sources, readers)
-            for value, sources in _normalized(model.graph)
+            for value, sources in normalized(model.graph)
             if (readers := _readers(value, sources, result)) is not None
         ]
         if not found:
@@ -89,7 +89,7 @@ class SmoothActivations(Pass):
         return result
 
 
-def _normalized(graph: ir.Graph) -> Iterator[tuple[ir.Value, list[Side]]]:
+def normalized(graph: ir.Graph) -> Iterator[tuple[ir.Value, list[Side]]]:
     """What is multiplied, and perhaps added to, by constants for each place of the last axis."""
     for node in graph:
         if is_op(node, "LayerNormalization"):

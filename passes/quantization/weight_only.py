@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,18 +14,23 @@ from ..base import Array, Context, Contract, Pass, Result
 from ..errors import PassError
 from ..graph import graph_of
 from ..opsets import raise_opset, standard_version
+from .activation_scales import scale_by_activations
 from .blocks import fit
 from .few_bits import CONTRIB, Coded, Writer
 from .gptq import compensated
 from .grams import with_grams
+from .half_quadratic import fit_robust
 from .placement import check_patterns, matches
-from .weight_layers import Layer, find_layers
+from .weight_layers import Layer, Layers, find_layers
 
 OPSET = 21
 """The first opset whose ``DequantizeLinear`` takes blocks, and 4-bit integers."""
 
 IR_VERSION = 10
 """The first version of the file format that has 4-bit integers."""
+
+WITH_DATA = ("gptq", "awq")
+"""The methods that need calibration samples."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,11 @@ class QuantizeWeights(Pass):
       accurate, larger ones smaller and faster.
     - ``symmetric``: whether all zeros are the middle code, so that none is stored.
     - ``method``: ``rtn`` rounds to the nearest code of a grid that covers the block; ``mse`` looks
-      for the grid with the smallest squared error; ``gptq`` also lets later weights make up for the
-      rounding of earlier ones, on calibration samples; ``auto`` is ``gptq`` with data, ``mse``
-      without.
+      for the grid with the smallest squared error; ``hqq`` for one that outliers do not decide
+      (:mod:`.half_quadratic`). On calibration samples ``gptq`` also lets later weights make up for
+      the rounding of earlier ones, ``awq`` scales weights up that large activations meet, and
+      divides what computes these (:mod:`.activation_scales`). ``auto`` is ``gptq`` with data,
+      ``mse`` without.
     - ``samples``: how many samples to read at most; 0 for all.
     - ``include``, ``exclude``: names of nodes or of their outputs, or operators, ``*`` for
       anything.
@@ -73,7 +80,7 @@ class QuantizeWeights(Pass):
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        methods = ("auto", "rtn", "mse", "gptq")
+        methods = ("auto", "rtn", "mse", "hqq", *WITH_DATA)
         if self.method not in methods:
             raise UsageError(
                 f"quantize-weights has no method {self.method!r}",
@@ -90,15 +97,15 @@ class QuantizeWeights(Pass):
             raise UsageError(f"quantize-weights cannot read {self.samples} samples")
 
     def requires_data(self) -> bool:
-        """Only ``gptq`` cannot do without."""
-        return self.method == "gptq"
+        """Only ``gptq`` and ``awq`` cannot do without."""
+        return self.method in WITH_DATA
 
     def rewrite(self, model: ir.Model, context: Context) -> Result:
         """Rewrite the layers of ``model``, those in subgraphs as well.
 
         Raises:
-            PassError: ``gptq`` is asked for without data, the opset cannot be raised, or an option
-                names a node that is not there.
+            PassError: The method is asked for without the data that it needs, the opset cannot
+                be raised, or an option names a node that is not there.
             DataError: The samples do not fit the model.
             BackendError: The model does not run.
         """
@@ -106,8 +113,8 @@ class QuantizeWeights(Pass):
         method = self.method
         if method == "auto":
             method = "mse" if context.data is None else "gptq"
-        if method == "gptq" and context.data is None:
-            raise PassError("gptq needs calibration samples", hint="give some with --data")
+        if method in WITH_DATA and context.data is None:
+            raise PassError(f"{method} needs calibration samples", hint="give some with --data")
         check_patterns(model, (*self.include, *self.exclude))
         contrib = context.target.contrib_operators
         layers = find_layers(model, self._unwanted, contrib=contrib)
@@ -118,6 +125,18 @@ class QuantizeWeights(Pass):
                 result.modified = True
                 result.details["opset"] = [before, OPSET]
                 layers = find_layers(model, self._unwanted, contrib=contrib)
+        chosen = self._chosen(layers, result, contrib=contrib)
+        if chosen and method == "awq":
+            scaled = scale_by_activations(model, chosen, self._rounded, context, self.samples)
+            result.details["activations"] = asdict(scaled)
+            layers = find_layers(model, self._unwanted, contrib=contrib)
+            chosen = self._chosen(layers, Result(model), contrib=contrib)
+        if chosen:
+            self._write(model, chosen, method, context, result)
+        return result
+
+    def _chosen(self, layers: Layers, result: Result, *, contrib: bool) -> list[Layer]:
+        """What the options take of ``layers``; the rest is declined."""
         chosen = []
         for layer in layers.found:
             bits = self.table_bits if layer.is_table else self.bits
@@ -131,16 +150,14 @@ class QuantizeWeights(Pass):
                 chosen.append(layer)
         for node, reason in layers.declined.items():
             result.decline(node, because=reason)
-        if chosen:
-            self._write(model, chosen, method, context, result)
-        return result
+        return chosen
 
     def _write(
         self, model: ir.Model, layers: list[Layer], method: str, context: Context, result: Result
     ) -> None:
         contrib = context.target.contrib_operators
         coded: dict[tuple[ir.Value, bool], Coded] = {}
-        grams = with_grams(model, layers, context, self.samples if method == "gptq" else None)
+        grams = with_grams(model, layers, context, self.samples if method in WITH_DATA else None)
         for layer, gram in grams:
             if (key := (layer.weight, layer.is_table)) not in coded:
                 coded[key] = self._coded(layer, method, gram)
@@ -168,16 +185,25 @@ class QuantizeWeights(Pass):
 
     def _coded(self, layer: Layer, method: str, gram: Array | None) -> Coded:
         rows = layer.rows()
-        grid = fit(
-            rows,
-            self.table_bits if layer.is_table else self.bits,
-            self.block,
-            symmetric=self.symmetric,
-            search=method != "rtn",
-            importance=None if gram is None else np.diag(gram),
-        )
-        codes = grid.encode(rows) if gram is None else compensated(rows, gram, grid)
-        return Coded(codes, grid, rows.shape[1])
+        bits = self.table_bits if layer.is_table else self.bits
+        if method == "hqq":
+            grid = fit_robust(rows, bits, self.block, symmetric=self.symmetric)
+        else:
+            grid = fit(
+                rows,
+                bits,
+                self.block,
+                symmetric=self.symmetric,
+                search=method != "rtn",
+                importance=None if gram is None else np.diag(gram),
+            )
+        if gram is None or method == "awq":
+            return Coded(grid.encode(rows), grid, rows.shape[1])
+        return Coded(compensated(rows, gram, grid), grid, rows.shape[1])
+
+    def _rounded(self, rows: Array) -> Array:
+        grid = fit(rows, self.bits, self.block, symmetric=self.symmetric, search=False)
+        return grid.decode(grid.encode(rows), rows.shape[1])
 
     def _unwanted(self, node: ir.Node) -> str:
         if any(matches(node, self.exclude)):

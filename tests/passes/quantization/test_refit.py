@@ -9,6 +9,7 @@ import pytest
 from onnxpress.backends.errors import UsageError
 from onnxpress.passes.base import Array, Context
 from onnxpress.passes.errors import PassError
+from onnxpress.passes.pruning.least_squares import Moments
 from onnxpress.passes.quantization.emit import FLOAT
 from onnxpress.passes.quantization.insert_qdq import InsertQDQ
 from onnxpress.passes.quantization.quantized import float_twin, quantized_layers
@@ -164,3 +165,31 @@ def test_bad_options_and_no_data_are_refused() -> None:
         Refit(samples=-1)
     with pytest.raises(PassError, match="refit needs samples"):
         Refit()(build(IMAGE))
+
+
+def test_samples_that_come_one_by_one_are_added_up_together(
+    samples: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of a layer with thousands of inputs take longer than all that leads to them."""
+    model = build(IMAGE)
+    x = sample(model, 64, 1)
+    InsertQDQ().rewrite(model, Context(data=samples({"x": x})))
+    sums = []
+
+    def counted(self: Moments, other: Moments) -> Moments:
+        sums.append(self.rows)
+        return add(self, other)
+
+    add = Moments.__add__
+    monkeypatch.setattr(Moments, "__add__", counted)
+
+    class OneByOne:
+        def batches(self, size: int) -> Any:
+            del size
+            yield from ({"x": x[at : at + 1]} for at in range(64))
+
+    result = Refit().rewrite(model, Context(data=OneByOne()))
+
+    layers = len(result.rewritten)
+    assert layers == 4
+    assert len(sums) < layers * 64  # of twice as many, as rows are held out

@@ -277,7 +277,7 @@ def test_tables_of_4_bits(run: Any, decibels: Any) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"bits": 5}, {"table_bits": 2}, {"block": 24}, {"block": 8}, {"method": "awq"},
+        {"bits": 5}, {"table_bits": 2}, {"block": 24}, {"block": 8}, {"method": "nf4"},
         {"samples": -1},
     ],
 )  # fmt: skip
