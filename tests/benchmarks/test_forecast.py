@@ -26,7 +26,7 @@ def test_a_table_of_both_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
     timed = {"status": "measured", "before": {"median_ms": 3.0}, "after": {"median_ms": 2.0}}
     rows = [{"model": name, "level": 2, "latency": timed} for name in names[:2]]
     rows.append({"model": names[2], "level": 2, "error": "no answer within 1 s"})
-    (tmp_path / "lossless.json").write_text(json.dumps({"rows": rows}))
+    (tmp_path / "lossless.json").write_text(json.dumps({"suite": "lossless", "rows": rows}))
     assert main(["forecast", "--models", ",".join(names), "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert "mnist-mobilenet: not measured" in printed.out + printed.err
