@@ -21,7 +21,7 @@ import onnx.parser
 import onnx_ir as ir
 
 import onnxpress
-from onnxpress.backends.base import SessionConfig
+from onnxpress.backends.base import Feeds, SessionConfig
 from onnxpress.backends.targets import Target
 from onnxpress.backends.timing import Timings, compare_latency
 from onnxpress.compiler.layouts import FORMS, batch_feeds, choose_layout, choose_waiting
@@ -46,6 +46,8 @@ class Case:
     name: str
     models: tuple[ir.Model, ...]
     combine: Combine = "mean"
+    feeds: Feeds | None = None
+    """What to run them on, where random numbers say little."""
 
     @property
     def names(self) -> list[str]:

@@ -140,14 +140,15 @@ def equal_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         ran = [row for row in own if "refused" not in row]
         refused = sorted({row["combine"] for row in own if "refused" in row})
         worst = max((row["max_abs"] for row in ran), default=0.0)
-        blind = sorted({row["combine"] for row in ran if row["equal"] is None})
-        ran = [row for row in ran if row["equal"] is not None]
         unsure = max((row.get("undecided", 0.0) for row in ran), default=0.0)
         yield (
             f"{case}: {sum(row['equal'] for row in ran)} of {len(ran)} equal, at most {worst:.1e} "
             f"apart"
-            + (f"; votes too close to call left out, at most {unsure:.1%}" if unsure else "")
-            + (f"; nothing to compare: {', '.join(blind)}" if blind else "")
+            + (
+                f"; votes within rounding leave at most {unsure:.2%} of an output open"
+                if unsure
+                else ""
+            )
             + (f"; refused: {', '.join(refused)}" if refused else "")
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx_ir
 import pytest
 
 import onnxpress
@@ -14,7 +15,8 @@ from benchmarks.contenders import Way
 from benchmarks.ensembles import Case, compiled, perceptron
 from benchmarks.perturbed import perturbed
 from benchmarks.zoo.digits import shipped_for_testing
-from onnxpress.backends.base import SessionConfig
+from onnxpress.backends.base import Array, SessionConfig
+from onnxpress.backends.ort import session_of
 from onnxpress.backends.targets import Target
 from onnxpress.compiler.layouts import FORMS
 from onnxpress.compiler.pipeline import parse
@@ -57,6 +59,49 @@ def test_small_members_are_equal_to_numpy(combine: Combine) -> None:
     for form in ("", "stack-members"):
         row = ensemble_equalities.check(SMALL, combine, form)
         assert row["equal"], row
+
+
+def test_only_votes_that_rounding_was_seen_to_move_are_open() -> None:
+    one = np.array([[0.5, 0.5 - 1e-7, 0.1], [0.2, 0.2, 0.1], [0.3, 0.1, 0.3 - 1e-4]])
+    other = one + np.array([[1e-7, 0, 0], [0, 0, 0], [1e-7, 0, 0]])
+
+    low, high = ensemble_equalities.vote_bounds([one, one], [one, other])
+
+    np.testing.assert_array_equal(low, [[0.5, 0, 0], [1, 0, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(high, [[1, 0.5, 0], [1, 0, 0], [1, 0, 0]])
+    # What is moved by more than rounding excuses nothing.
+    low, high = ensemble_equalities.vote_bounds([one], [one + np.array([1e-2, 0, 0])])
+    np.testing.assert_array_equal(low, high)
+
+
+def test_a_case_fails_where_too_many_votes_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_open(apart: list[Array], merged: list[Array]) -> tuple[Array, Array]:
+        del merged
+        return np.zeros(apart[0].shape), np.ones(apart[0].shape)
+
+    monkeypatch.setattr(ensemble_equalities, "vote_bounds", all_open)
+
+    assert not ensemble_equalities.check(SMALL, "vote", "")["equal"]
+
+
+def test_weights_in_constant_nodes_are_changed_as_well() -> None:
+    model = onnx_ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> m (float[n,8] x) => (float[n,9] y) '
+        "{ y = MatMul (x, w) }",
+        initializers=[onnx_ir.tensor(np.ones((8, 9), np.float32), name="w")],
+    )
+    weight = model.graph.initializers.pop("w")
+    node = onnx_ir.node("Constant", [], {"value": weight.const_value})
+    model.graph.insert_before(model.graph[0], node)
+    model.graph[1].replace_input_with(1, node.outputs[0])
+
+    found = ensemble_equalities.changed((model,))
+
+    assert found is not None
+    x = np.ones((1, 8), np.float32)
+    one, other = (session_of(each).run({"x": x})["y"] for each in found)
+    assert not np.allclose(one, other, rtol=1e-4)
+    np.testing.assert_allclose(one, other, rtol=0.1)
 
 
 def test_what_does_not_fit_is_refused_by_name() -> None:
