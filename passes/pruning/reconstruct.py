@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from .activations import Clipped, clips
 from .layers import Layer, layer_of
 from .least_squares import Gathering, Solution, best_ridge
 from .replay import Replay
+from .shortcuts import comes_before, shortcut
 from .slice import Cuts, Mask
 
 INPUTS = 8192
@@ -86,7 +87,8 @@ def solve_consumers(
     Each is fitted by ridge least squares: from its inputs in the pruned ``model``, with all
     layers before it solved already, to its results in the ``dense`` one. What the removed
     channels told is expressed by those that are left, as far as a linear map can, and the errors
-    of earlier layers are made up for.
+    of earlier layers are made up for. Where a shortcut is added to its result, and is computed
+    before it, the target is the sum: what the shortcut now lacks is part of it.
 
     Args:
         model: The pruned model, its consumers not solved yet.
@@ -113,6 +115,7 @@ def solve_consumers(
     names = Names(model)
     pruned, original = (Replay(one, data, samples, context) for one in (model, dense))
     before = {node.outputs[0].name: node.outputs[0] for node in dense.graph}
+    order = {node: at for at, node in enumerate(dense.graph)}
     residuals: dict[str, float] = {}
     for done, consumer in enumerate(consumers):
         context.progress("reconstruct", done, len(consumers))
@@ -122,7 +125,11 @@ def solve_consumers(
         if inputs > INPUTS:
             result.decline(node, because=f"it is not solved anew: {inputs} inputs are too many")
             continue
-        fit = _Fit(consumer, pruned, original, before[name], context.seed)
+        added = shortcut(before[name]), shortcut(node.outputs[0])
+        producer = before[name].producer()
+        if not (producer and added[0] and comes_before(added[0], producer, order)):
+            added = None, None
+        fit = _Fit(consumer, pruned, original, before[name], added, context.seed)
         solution = fit.solve(ridge)
         clipped = clips(before[name])
         for _ in range(sweeps - 1 if clipped is not None else 0):
@@ -140,13 +147,15 @@ def solve_consumers(
 class _Fit:
     """The fit of one layer: from its inputs in the pruned model to its result ``y`` in the dense.
 
-    The rows that are chosen are the same each time.
+    ``added`` is what is added to it in the dense model and in the pruned. The rows that are chosen
+    are the same each time.
     """
 
     consumer: Consumer
     pruned: Replay
     original: Replay
     y: ir.Value
+    added: tuple[ir.Value | None, ir.Value | None]
     seed: int
 
     def solve(
@@ -174,12 +183,14 @@ class _Fit:
         if x is None:
             raise PassError(f"{layer.node.op_type} {layer.node.name!r} has no input")
         found = Gathering(), Gathering()
+        shortcuts = self._shortcuts()
         for before, after in zip(
             self.pruned.batches(x), self.original.batches(self.y), strict=True
         ):
-            wanted = after
-            if self.consumer.stays is not None:
-                wanted = np.compress(self.consumer.stays, after, layer.result_axis)
+            wanted = self._left(after)
+            whole, left = next(shortcuts, (None, None))
+            if whole is not None and whole.shape == after.shape:
+                wanted = wanted + (self._left(whole) - left)
             rows = layer.choose(wanted, rng)
             inputs, targets = layer.inputs(before, rows), layer.results(wanted, rows)
             if clipped is not None and last is not None:
@@ -188,6 +199,17 @@ class _Fit:
             found[0].add(inputs[:, :cut], targets[:, :cut])
             found[1].add(inputs[:, cut:], targets[:, cut:])
         return found
+
+    def _shortcuts(self) -> Iterator[tuple[Array, Array]]:
+        """What is added in the dense model and in the pruned, batch by batch."""
+        dense, pruned = self.added
+        if dense is not None and pruned is not None:
+            yield from zip(self.original.batches(dense), self.pruned.batches(pruned), strict=True)
+
+    def _left(self, values: Array) -> Array:
+        """Of the dense layer's results, the channels that are left."""
+        stays, axis = self.consumer.stays, self.consumer.layer.result_axis
+        return values if stays is None else np.compress(stays, values, axis)
 
 
 def apply(layer: Layer, node: ir.Node, solution: Solution, names: Names) -> None:

@@ -10,12 +10,12 @@ from ...backends.base import Feeds, Session, SessionConfig
 from ...backends.data import Data
 from ...backends.errors import DataError
 from ..base import Array, Context
-from ..graph import subgraphs_of
+from ..graph import Names, subgraphs_of
 
 BATCH = 32
 """Samples in one run, where the data leaves the choice."""
 
-ROOM = 256 << 20
+ROOM = 64 << 20
 """Bytes of values that are kept, whatever the number of samples."""
 
 _ENTRIES = {"session.intra_op.allow_spinning": "0"}
@@ -120,8 +120,18 @@ class Replay:
                 own.shape = ir.Shape([None] * array.ndim)
         functions = list(model.functions.values())
         part = ir.Model(graph, ir_version=model.ir_version, functions=functions)
+        _rename_unread(part)
         config = SessionConfig(provider=self._context.target.provider, entries=_ENTRIES)
         return self._context.sessions(part, config)
+
+
+def _rename_unread(part: ir.Model) -> None:
+    """Free the names of inputs that a node of ``part``, there for its other outputs, makes too."""
+    given, names = {value.name for value in part.graph.inputs}, Names(part)
+    for node in part.graph:
+        for output in node.outputs:
+            if output.name in given:
+                output.name = names.fresh(f"{output.name}.unread")
 
 
 def _captured(node: ir.Node) -> Iterator[ir.Value | None]:

@@ -15,6 +15,7 @@ from onnxpress.passes.analysis.channels import channel_groups
 from onnxpress.passes.base import Array, Context, Result
 from onnxpress.passes.pruning import reconstruct
 from onnxpress.passes.pruning.reconstruct import consumers_of, solve_consumers
+from onnxpress.passes.pruning.shortcuts import shortcut
 from onnxpress.passes.pruning.slice import cuts_of, slice_channels
 from tests.passes.pruning.helpers import Samples, build, normal, run
 
@@ -198,3 +199,62 @@ def test_one_sample_is_fitted_without_holding_any_out() -> None:
     halve(model, flat(1), ridge=0)
 
     np.testing.assert_allclose(run(model, sample)["y"], expected, rtol=1e-4)
+
+
+BLOCK = "a = Gemm (x, w, c)  r = Relu (a)  s = Gemm (r, v)  {}  z = Relu (b)  y = Gemm (z, u)"
+
+
+@pytest.mark.parametrize(
+    ("body", "added"),
+    [
+        ("t = Gemm (r, q)  b = Add (s, t)", "s"),
+        ("t = MatMul (r, q)  b = Add (t, s)", "s"),
+        ("m = MatMul (r, q)  t = Add (m, e)  b = Add (s, t)", "s"),
+        ("t = Gemm (r, q)  n = Mul (t, s)  b = Add (n, n)", None),
+        ("t = Gemm (r, q)  n = Add (t, s)  b = Add (n, t)", None),
+        ("t = Gemm (r, q)  n = Relu (t)  b = Add (n, s)", None),
+    ],
+)
+def test_what_is_added_to_a_layer(body: str, added: str | None) -> None:
+    weights = FLAT | {"q": normal(6, 2, seed=6), "u": normal(2, 2, seed=7)}
+    used = {name: one for name, one in weights.items() if name != "e" or "e)" in body}
+    model = build(DENSE.format(BLOCK.format(body)), used)
+    (matrix,) = (value for value in model.graph.initializers.values() if value.name == "q")
+    found = shortcut(matrix.consumers()[0].outputs[0])
+    assert (found and found.name) == added
+
+
+def test_a_layer_makes_up_for_what_the_shortcut_lost() -> None:
+    """Half the channels of ``a`` tell too little for ``s``; ``t`` sees others, and helps."""
+    text = (
+        "a = Gemm (x, w, c)  r = Relu (a)  s = Gemm (r, v)  "
+        "d = Gemm (x, p, c)  k = Relu (d)  t = Gemm (k, q)  y = Add (s, t)"
+    )
+    weights = {
+        "w": normal(6, 6, seed=5),
+        "c": normal(6, seed=1),
+        "v": normal(6, 2, seed=2),
+        "p": normal(6, 6, seed=6),
+        "q": normal(6, 2, seed=7),
+    }
+    model, data = build(DENSE.format(text), weights), flat(500)
+    expected = run(model, data.arrays)["y"]
+    _, residuals = halve(model, data)
+    error = np.square(run(model, data.arrays)["y"] - expected).mean(0)
+    # Each alone leaves its own error; their sum would be what is left of fits that are blind.
+    blind = _blind(build(DENSE.format(text), weights), data)
+    assert (error < 0.95 * blind).all()
+    assert set(residuals) == {"s", "t"}
+
+
+def _blind(model: ir.Model, data: Samples) -> Array:
+    """The error where ``s`` and ``t`` are answers of their own, fitted apart and added after."""
+    model.graph.outputs[:] = [
+        node.outputs[0] for node in model.graph if node.outputs[0].name in {"s", "t"}
+    ]
+    for value in model.graph.outputs:
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([None, 2])
+    expected = sum(run(model, data.arrays).values())
+    halve(model, data)
+    found: Array = np.square(sum(run(model, data.arrays).values()) - expected).mean(0)
+    return found

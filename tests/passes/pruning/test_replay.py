@@ -78,6 +78,19 @@ def test_only_what_lies_between_is_run() -> None:
     assert sessions.loaded == [["Add"], ["Mul"], ["If"], ["Sub"]]
 
 
+def test_a_node_runs_again_for_its_other_outputs() -> None:
+    text = (
+        '<ir_version: 9, opset_import: ["" : 18]> main (float[N,4] x) => (float[N,2] y) '
+        "{ s, t = Split <axis = 1, num_outputs = 2> (x)  y = Sub (s, t) }"
+    )
+    split, samples = build(text, {}), Samples({"x": normal(40, 4, seed=1)})
+    replay = Replay(split, samples, 0, Context())
+    first = collect(replay, split, "s")
+    x = samples.arrays["x"]
+    np.testing.assert_array_equal(first, x[:, :2])
+    np.testing.assert_array_equal(collect(replay, split, "y"), x[:, :2] - x[:, 2:])
+
+
 def test_the_oldest_values_make_room() -> None:
     one, sessions = model(), Sessions()
     runner = Replay(one, data(), 0, Context(sessions=sessions), room=2 * 80 * 4 * 4)
