@@ -263,8 +263,10 @@ def _shares(arrays: Sequence[Array]) -> Array:
 
 
 def cases(cache: Path | None = None) -> Iterator[tuple[Case, Combine, str]]:
-    """Every group, way to combine and layout."""
+    """Every group, way to combine numbers and layout."""
     for case in groups(cache):
         for combine in get_args(Combine):
+            if combine == "detections":
+                continue
             for form in ("", "stack-members"):
                 yield case, combine, form

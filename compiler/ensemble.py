@@ -14,6 +14,7 @@ from ..backends.errors import DataError, UsageError
 from ..backends.ort import session_of, specs_of
 from ..passes.ensembles.combine import FITTED, Combine
 from ..passes.ensembles.combiners import Linear
+from ..passes.ensembles.detections import Suppression
 from ..passes.ensembles.fit import fit_stack, fit_weights, targets_of
 from ..passes.ensembles.logistic import Logistic, fit_logistic
 from ..passes.ensembles.merge import MergeResult, merge
@@ -33,6 +34,7 @@ def merge_models(
     uncertainty: bool = False,
     inputs: Mapping[str, Mapping[str, str]] | None = None,
     tolerance: float = 0.0,
+    suppression: Suppression | None = None,
     progress: Progress = silent,
 ) -> MergeResult:
     """Merge ``models``, and fit first what is fitted: ``stack``, ``logistic``, weights not given.
@@ -47,6 +49,7 @@ def merge_models(
         uncertainty: Also answer with how far the members are from each other.
         inputs: By member, which of its inputs is which of the first member's.
         tolerance: How far weights may be from each other to be stored once.
+        suppression: For ``detections``: keep only the best of boxes that overlap.
         progress: Told of the stages.
 
     Raises:
@@ -84,6 +87,7 @@ def merge_models(
         uncertainty=uncertainty,
         inputs=inputs,
         tolerance=tolerance,
+        suppression=suppression,
     )
     merged.details["notes"] += note
     return merged

@@ -20,6 +20,7 @@ Combine: TypeAlias = Literal[
     "median",
     "stack",
     "logistic",
+    "detections",
     "none",
     "soup",
 ]
@@ -46,6 +47,9 @@ class Job:
     uncertainty: bool = False
     inputs: dict[str, dict[str, str]] = field(default_factory=dict)
     tolerance: float = 0.0
+    nms: float | None = None
+    least_score: float | None = None
+    boxes: Literal["corners", "center"] = "corners"
     soup: Literal["uniform", "greedy"] = "uniform"
     force_soup: bool = False
     layout: Layout | None = None

@@ -25,8 +25,8 @@ def merge(
             "--combine",
             metavar="HOW",
             help="How the models' answers become one: mean (default), weighted, vote, "
-            "softmax-mean, geometric, max, median, stack, logistic; none, which keeps them all; "
-            "or soup, which averages weights instead.",
+            "softmax-mean, geometric, max, median, stack, logistic; detections, which puts boxes "
+            "together; none, which keeps them all; or soup, which averages weights instead.",
             rich_help_panel=common.REWRITING,
         ),
     ] = "mean",
@@ -57,6 +57,33 @@ def merge(
             rich_help_panel=common.REWRITING,
         ),
     ] = False,
+    nms: Annotated[
+        float | None,
+        typer.Option(
+            "--nms",
+            metavar="IOU",
+            help="For detections: of boxes of a class that overlap by more, keep the best.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    least_score: Annotated[
+        float | None,
+        typer.Option(
+            "--least-score",
+            metavar="S",
+            help="With --nms: drop boxes whose score is not above this.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = None,
+    boxes: Annotated[
+        Literal["corners", "center"],
+        typer.Option(
+            "--boxes",
+            metavar="corners|center",
+            help="With --nms: two opposite corners (default), or center, width and height.",
+            rich_help_panel=common.REWRITING,
+        ),
+    ] = "corners",
     mapped: Annotated[
         list[str] | None,
         typer.Option(
@@ -154,6 +181,9 @@ def merge(
             uncertainty=uncertainty,
             inputs=_read_map(mapped),
             tolerance=tolerance,
+            nms=nms,
+            least_score=least_score,
+            boxes=boxes,
             soup=soup,
             force_soup=force_soup,
             layout=layout,

@@ -15,6 +15,7 @@ from ...backends.environment import detect_target
 from ...backends.errors import OutputError, PassError, UsageError
 from ...backends.ort import check_provider, specs_of
 from ...backends.targets import Target
+from ...passes.ensembles.detections import Suppression
 from ...passes.ensembles.merge import member_names
 from ..compile import Outcome, compile_model, compression
 from ..ensemble import merge_models, read_labels
@@ -106,9 +107,18 @@ def _read(job: Job, progress: Progress) -> tuple[ir.Model, list[str]]:
         uncertainty=job.uncertainty,
         inputs=job.inputs,
         tolerance=job.tolerance,
+        suppression=_suppression(job),
         progress=progress,
     )
     return merged.model, list(merged.details["notes"])
+
+
+def _suppression(job: Job) -> Suppression | None:
+    if job.nms is not None:
+        return Suppression(job.nms, job.least_score, job.boxes == "center")
+    if job.least_score is not None or job.boxes != "corners":
+        raise UsageError("--least-score and --boxes belong to --nms", hint="add --nms 0.5")
+    return None
 
 
 def _layout(job: Job) -> Layout:

@@ -21,6 +21,7 @@ Combine: TypeAlias = Literal[
     "median",
     "stack",
     "logistic",
+    "detections",
     "none",
 ]
 
@@ -35,6 +36,7 @@ LEAST_OPSET: Final[dict[Combine, int]] = {
     "median": 13,
     "stack": 7,
     "logistic": 13,
+    "detections": 13,
     "none": 7,
 }
 """The first version of the standard domain in which each combiner can be written."""

@@ -46,7 +46,7 @@ def add_combiner(
         weights: One for each value, with sum 1, for ``weighted``.
         linear: For ``stack`` and ``logistic``.
     """
-    writer = _Writer(graph, f"{scope}/{name}", values)
+    writer = Writer(graph, f"{scope}/{name}", values)
     rules: dict[str, Callable[[], ir.Value]] = {
         "mean": lambda: writer.mean(writer.terms),
         "weighted": lambda: writer.weighted(weights or ()),
@@ -79,7 +79,7 @@ def add_uncertainty(
         name: Gives the result called ``variance`` or ``disagreement`` its name in the graph.
         scope: Goes before the names of everything else that is new, with a ``/``.
     """
-    writer = _Writer(graph, scope, values)
+    writer = Writer(graph, scope, values)
     found = [writer.named(writer.variance(), name("variance"))]
     if has_classes(values[0]):
         answer = writer.named(writer.disagreement(), name("disagreement"))
@@ -89,8 +89,8 @@ def add_uncertainty(
     return found
 
 
-class _Writer:
-    """Writes the nodes of one combined output."""
+class Writer:
+    """Writes the nodes that combine ``values``, in :attr:`kind`."""
 
     def __init__(self, graph: ir.Graph, scope: str, values: Sequence[ir.Value]) -> None:
         self._tape = ir.tape.Tape(graph)

@@ -15,6 +15,7 @@ from ..lossless.duplicates import merge_nodes
 from .align import align, paired
 from .combine import FITTED, LEAST_OPSET, UNCERTAINTY_OPSET, Combine, check_combinable, mixture
 from .combiners import Linear, add_combiner, add_uncertainty
+from .detections import Roles, Suppression, add_detections, roles_of
 from .logistic import Logistic
 from .members import Member, admit, distinct, member_names, separate, unused
 from .share import share_initializers
@@ -42,10 +43,11 @@ def merge(
     uncertainty: bool = False,
     inputs: Mapping[str, Mapping[str, str]] | None = None,
     tolerance: float = 0.0,
+    suppression: Suppression | None = None,
 ) -> MergeResult:
     """Merge ``models`` into one; see :class:`Merge`, of which this is the short form."""
     given = None if weights is None else tuple(weights)
-    how = Merge(combine, given, linear, uncertainty, inputs or {}, tolerance)
+    how = Merge(combine, given, linear, uncertainty, inputs or {}, tolerance, suppression)
     return how(models, names=names)
 
 
@@ -63,6 +65,7 @@ class Merge:
         max, median   the largest, the middle one, entry by entry
         stack         [y_1 .. y_n] @ weight + bias along the last axis, as ``linear`` gives them
         logistic      softmax([log y_1 .. log y_n] @ weight + bias), as ``linear`` gives them
+        detections    boxes, scores and labels of all members one after another
         none          y_1, .., y_n, each under ``member/output``; inputs that do not fit each
                       other stay apart as well
 
@@ -85,6 +88,7 @@ class Merge:
             name nor the order says so.
         tolerance: How far weights may be from each other to be stored, and computed with, once, as
             a part of the largest; 0 shares equal ones alone, and anything else changes answers.
+        suppression: For ``detections``: keep only the best of boxes that overlap.
     """
 
     combine: Combine = "mean"
@@ -93,6 +97,7 @@ class Merge:
     uncertainty: bool = False
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tolerance: float = 0.0
+    suppression: Suppression | None = None
 
     def __post_init__(self) -> None:
         if self.combine not in get_args(Combine):
@@ -111,8 +116,12 @@ class Merge:
                 "'stack' and 'logistic' are fitted on data, and nothing else is",
                 hint="give --data with samples and --labels with what they should be answered",
             )
-        if self.uncertainty and self.combine == "none":
-            raise UsageError("'none' keeps every answer, and has no uncertainty to tell")
+        if self.uncertainty and self.combine in {"none", "detections"}:
+            raise UsageError(f"{self.combine!r} keeps every answer, and has no uncertainty to tell")
+        if self.suppression is not None and self.combine != "detections":
+            raise UsageError(
+                "only detections can be suppressed", hint="add --combine detections, or drop --nms"
+            )
         if not 0 <= self.tolerance < 1:
             raise UsageError(f"the tolerance is at least 0 and below 1, not {self.tolerance}")
         for weight in self.weights or ():
@@ -140,13 +149,14 @@ class Merge:
         opsets = harmonise(members, max(least, UNCERTAINTY_OPSET) if self.uncertainty else least)
         alignment = align(members, self.inputs, apart=self.combine == "none")
         answers = self._answers(members)
+        roles = roles_of(members, answers) if self.combine == "detections" else None
         notes = [*alignment.notes, *custom_operators(members)]
         if self.combine in {"mean", "weighted"}:
             notes += mixture(members, answers)
         separate(members)
         scope = _scope(members)
         graph = side_by_side(members, alignment, opsets, scope)
-        graph.outputs.extend(self._outputs(graph, members, answers, scope))
+        graph.outputs.extend(self._outputs(graph, members, answers, scope, roles))
         shared = share_initializers(graph, self.tolerance)
         # Members that begin alike, such as heads on one backbone, compute that once.
         shared_nodes = sum(1 for _ in merge_nodes(graph))
@@ -195,6 +205,8 @@ class Merge:
             [member.outputs[places[k]] for member, places in zip(members, order, strict=True)]
             for k in range(len(first))
         ]
+        if self.combine == "detections":
+            return answers
         check_combinable(members, answers, self.combine)
         if self.combine in FITTED and len(answers) > 1:
             raise UsageError(
@@ -209,10 +221,14 @@ class Merge:
         members: Sequence[Member],
         answers: Sequence[Sequence[ir.Value]],
         scope: str,
+        roles: Roles | None,
     ) -> list[ir.Value]:
         if self.combine == "none":
             return [value for values in answers for value in values]
         taken = {value.name or "" for value in graph.inputs}
+        if roles is not None:
+            names = [unused(name, taken) for name in members[0].output_names]
+            return add_detections(graph, answers, roles, names, taken, scope, self.suppression)
         found = []
         for wanted, values in zip(members[0].output_names, answers, strict=True):
             name = unused(wanted, taken)
