@@ -253,9 +253,9 @@ def test_members_that_differ_are_refused(second: str, reason: str) -> None:
 
 
 def test_options_are_checked() -> None:
-    for options in ({"iou": 1.5}, {"iou": 0.5, "score": float("nan")}):
+    for iou, score in ((1.5, None), (0.5, float("nan"))):
         with pytest.raises(UsageError):
-            Suppression(**options)
+            Suppression(iou, score)
     models = [detector(BY_CLASS) for _ in range(2)]
     with pytest.raises(UsageError, match="only detections"):
         merge(models, names="ab", suppression=Suppression(0.5))
