@@ -36,14 +36,32 @@ def bench(
             rich_help_panel=common.MEASURING,
         ),
     ] = "cpu",
-    threads: common.Threads = 0,
+    threads: Annotated[
+        str,
+        typer.Option(
+            "--threads",
+            metavar="N,...",
+            help="Threads, one number or several; 0 (default) leaves it to ONNX Runtime.",
+            rich_help_panel=common.MEASURING,
+        ),
+    ] = "0",
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="N,...",
+            help="Batch sizes to time at, one number or several; also tells samples per second.",
+            rich_help_panel=common.MEASURING,
+        ),
+    ] = None,
     seconds: Annotated[
         float,
         typer.Option(
             "--seconds",
             metavar="S",
             min=0.1,
-            help="The time for all timed runs together (default 5).",
+            help="The time for all timed runs together, of each batch and number of threads "
+            "(default 5).",
             rich_help_panel=common.MEASURING,
         ),
     ] = 5.0,
@@ -83,23 +101,29 @@ def bench(
 
     They take turns on the same inputs, each in ONNX Runtime's default session. Latencies are
     medians after a warm-up; a speedup is the first model's median over the other's, with a 95%
-    bootstrap interval.
+    bootstrap interval. With several batch sizes or numbers of threads each combination is timed,
+    and each model is told in two of MLPerf's scenarios: single-stream, the p90 latency at the
+    smallest batch, and offline, the most samples per second.
 
     Examples:
         onnxpress bench model.onnx model.opt.onnx
         onnxpress bench model.onnx model.opt.onnx --session
         onnxpress bench model.onnx --profile --dim batch=8 --threads 1
+        onnxpress bench model.onnx model.opt.onnx --batch 1,8,32 --threads 1,2
     """
     del debug
     volume = common.volume(quiet, verbose)
     dims = common.read_dims(dim)
+    counts = common.read_numbers("--threads", threads, least=0)
+    batches = common.read_numbers("--batch", batch, least=1) if batch is not None else ()
     with terminal.progress(volume != "quiet" and not json) as progress:
-        from ..bench import bench as run
+        from ..sweep import sweep
 
-        report = run(
+        found = sweep(
             models,
             provider=provider,
-            threads=threads,
+            batches=batches,
+            threads=counts,
             dims=dims,
             data=data,
             seconds=seconds,
@@ -109,7 +133,15 @@ def bench(
             seed=seed or 0,
             progress=progress,
         )
-    if json:
+    report = found.points[0].report
+    if batches or len(counts) > 1:
+        if json:
+            terminal.print_json(found.to_json())
+        elif volume != "quiet":
+            from .render_sweep import show_sweep
+
+            show_sweep(terminal.stdout(), found, names_of([one.path for one in report.models]))
+    elif json:
         terminal.print_json(report.to_json())
     elif volume != "quiet":
         show(terminal.stdout(), report, verbose=volume == "verbose")
@@ -124,7 +156,7 @@ def show(console: Console, report: BenchReport, *, verbose: bool = False) -> Non
 
     from ..report_text import speedup_text, threads_text
 
-    names = _names([model.path for model in report.models])
+    names = names_of([model.path for model in report.models])
     console.print(_latencies(report, names))
     for name, pair in zip(names[1:], report.pairs, strict=True):
         style = _STYLES.get(pair.verdict, "yellow")
@@ -142,7 +174,7 @@ def show(console: Console, report: BenchReport, *, verbose: bool = False) -> Non
     console.print(f"\n{escape(', '.join(conditions))}", style="dim")
 
 
-def _names(paths: list[str]) -> list[str]:
+def names_of(paths: list[str]) -> list[str]:
     """The file names where they tell the models apart, the whole paths otherwise."""
     names = [Path(path).name for path in paths]
     return names if len(set(names)) == len(names) else paths

@@ -259,6 +259,20 @@ def read_dims(pairs: list[str] | None) -> dict[str, int]:
     return dims
 
 
+def read_numbers(option: str, text: str, *, least: int) -> tuple[int, ...]:
+    """``"1,8"`` as ``(1, 8)``.
+
+    Raises:
+        UsageError: Something between the commas is no whole number, or less than ``least``.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) >= least for part in parts):
+        raise UsageError(
+            f"{option} {text}: expected whole numbers from {least} on, with commas between"
+        )
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
 def read_weights(text: str | None) -> tuple[float, ...] | None:
     """``"0.7,0.3"`` as ``(0.7, 0.3)``.
 

@@ -36,6 +36,28 @@ def test_two_models_in_a_table(onnxpress: Command, models: Path) -> None:
     assert lines[-1] == "cpu, 1 thread, image [2, 28, 28, 1]"
 
 
+def test_a_sweep_tells_latency_and_throughput(onnxpress: Command, models: Path) -> None:
+    first, second = models / "mnist_cnn_0.onnx", models / "mnist_cnn_1.onnx"
+    arguments = ("bench", first, second, "--no-memory", "--seconds", 0.1, "--batch", "1,4")
+
+    done = onnxpress(*arguments, "--threads", "1,2")
+
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].split()[:4] == ["model", "threads", "batch", "median,"]
+    assert [line.split()[1:3] for line in lines[1:9:2]] == [
+        ["1", "1"], ["1", "4"], ["2", "1"], ["2", "4"]
+    ]  # fmt: skip
+    assert re.match(r"mnist_cnn_0.onnx: single-stream p90 [\d.]+ ms \(batch 1, \d", lines[9])
+    assert re.search(r"offline [\d,]+ samples/s \(batch \d, \d thread", lines[10])
+    found = onnxpress(*arguments, "--json").json
+    assert [one["batch"] for one in found["sweep"]] == [1, 4]
+    for option in (("--batch", "0"), ("--batch", "x"), ("--threads", "1,,2")):
+        refused = onnxpress("bench", first, *option)
+        assert refused.code == 2
+        assert "expected whole numbers" in refused.err
+
+
 def test_json_is_all_there_is_on_standard_output(onnxpress: Command, models: Path) -> None:
     done = onnxpress(
         "bench", models / "mnist_resnet.onnx", "--seconds", 0.2, "--no-memory", "--json"
