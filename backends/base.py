@@ -41,6 +41,7 @@ class SessionConfig:
     ``level`` is ONNX Runtime's graph-optimization level; ``all`` is its default session.
     ``threads`` is the number of intra-op threads; 0 leaves the choice to ONNX Runtime. ``arena``
     keeps memory between runs, ``mem_pattern`` plans it ahead for sizes seen before.
+    ``cuda_graphs`` records all kernels of a run once and replays them: on CUDA, with fixed shapes.
     ``entries`` are session config entries (``onnxruntime_session_options_config_keys.h``).
     """
 
@@ -50,6 +51,7 @@ class SessionConfig:
     prepacking: bool = True
     mem_pattern: bool = True
     arena: bool = True
+    cuda_graphs: bool = False
     entries: Mapping[str, str] = field(default_factory=dict)
 
 

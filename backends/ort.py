@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
@@ -94,9 +97,14 @@ class OrtSession:
             values = {n: feed_value(feeds[n], spec, device) for n, spec in specs.items()}
             for name, value in values.items():
                 binding.bind_ortvalue_input(name, value)
+            held = {}
             for spec in self.outputs:
-                binding.bind_output(spec.name, device)
-            return BoundRun(self, values, binding)
+                if self.config.cuda_graphs:  # what is replayed writes where the first run wrote
+                    held[spec.name] = _place_for(spec, device)
+                    binding.bind_ortvalue_output(spec.name, held[spec.name])
+                else:
+                    binding.bind_output(spec.name, device)
+            return BoundRun(self, values | held, binding)
         except BackendError:
             raise
         except Exception as error:
@@ -120,7 +128,7 @@ class BoundRun:
 
     def __init__(self, session: OrtSession, inputs: dict[str, Any], binding: Any = None) -> None:
         self._session = session
-        self._inputs = inputs  # a binding does not keep NumPy's memory alive
+        self._inputs = inputs  # a binding keeps nothing alive of what it is given
         self._binding = binding
         self._names = [spec.name for spec in session.outputs]
         self._fetched: list[Any] = []
@@ -135,6 +143,20 @@ class BoundRun:
                 native.run_with_iobinding(self._binding)
         except Exception as error:
             raise backend_error(error, f"{self._session.name} cannot be run") from error
+
+    def transfer_ms(self, feeds: Feeds, times: int = 7) -> float:
+        """Milliseconds for bringing ``feeds`` to the provider and the answers back (median).
+
+        The first run is this one's, so that there are answers. Raises ``BackendError``.
+        """
+        self()
+        found = []
+        for _ in range(times):
+            started = time.perf_counter()
+            self._session.bind(feeds)
+            self.outputs()
+            found.append(1000 * (time.perf_counter() - started))
+        return statistics.median(found)
 
     def outputs(self) -> dict[str, Array]:
         """The answers of the last call, transferred to host memory."""
@@ -206,7 +228,7 @@ def _session(source: str | bytes, options: Any, config: SessionConfig, name: str
         prepare_provider(config.provider)
     try:
         native = ort.InferenceSession(
-            source, options, providers=_PROVIDERS[config.provider], enable_fallback=0
+            source, options, providers=providers_of(config), enable_fallback=0
         )
     except Exception as error:
         raise backend_error(error, f"{name} cannot be loaded") from error
@@ -217,6 +239,25 @@ def _session(source: str | bytes, options: Any, config: SessionConfig, name: str
             hint="does the CUDA and cuDNN version fit onnxruntime-gpu, and the driver CUDA?",
         )
     return OrtSession(native, config, name)
+
+
+def providers_of(config: SessionConfig) -> list[Any]:
+    """The execution providers of a session, with their options where they have any."""
+    first, *others = _PROVIDERS[config.provider]
+    return (
+        [(first, {"enable_cuda_graph": "1"}), *others] if config.cuda_graphs else [first, *others]
+    )
+
+
+def _place_for(spec: TensorSpec, device: Provider) -> Any:
+    """Memory of ``device`` for the output ``spec``, whose shape is fixed."""
+    if spec.shape is not None and not all(isinstance(size, int) for size in spec.shape):
+        raise BackendError(
+            f"the output {spec.name!r} has no fixed shape, which CUDA graphs need",
+            hint="run it without CUDA graphs, or export the model with fixed shapes",
+        )
+    dtype = np.dtype({"float": "float32", "double": "float64"}.get(spec.dtype, spec.dtype))
+    return ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape or ()), dtype, device)
 
 
 def _opened(model: ir.Model | ModelSource, name: str) -> ir.Model:

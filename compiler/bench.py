@@ -20,6 +20,8 @@ from ..backends.ort import BoundRun, check_provider, session_of, specs_of
 from ..backends.profile import OperatorTime, profile
 from ..backends.remote import RemoteSession
 from ..backends.timing import Latency, Speedup, compare_latency
+from ..passes.analysis.placement import cuda_placement
+from ..passes.graph import is_op, nodes_of
 from .latency import WIDTH, timing_feeds
 from .model_io import load
 from .model_io.formats import detect
@@ -30,13 +32,15 @@ from .session_file import read_session, session_path
 class ModelBench:
     """One model's measurements; ``peak_rss_mb`` is ``None`` where it was not measured.
 
-    ``operators`` is the per-operator profile, empty where none was asked for.
+    ``operators`` is the per-operator profile, empty where none was asked for. ``transfer_ms`` is
+    what inputs and outputs take to the GPU and back, which ``latency`` holds nothing of.
     """
 
     path: str
     latency: Latency
     peak_rss_mb: float | None
     operators: Sequence[OperatorTime] = ()
+    transfer_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class BenchReport:
 
 def _model_json(model: ModelBench) -> dict[str, Any]:
     found = {"path": model.path, **asdict(model.latency), "peak_rss_mb": model.peak_rss_mb}
+    if model.transfer_ms is not None:
+        found["transfer_ms"] = model.transfer_ms
     if model.operators:
         found["operators"] = [asdict(row) for row in model.operators]
     return found
@@ -84,6 +90,7 @@ def bench(
     operators: bool = False,
     memory: bool = True,
     session: bool = False,
+    cuda_graphs: bool = False,
     seed: int = 0,
     progress: Callable[[str, int, int | None], None] = lambda _stage, _done, _total: None,
 ) -> BenchReport:
@@ -104,26 +111,32 @@ def bench(
         memory: Measure each model's peak memory, in a process of its own.
         session: Time each model that has a session file beside it with the options in it as well,
             under the name of that file; each session then has a process of its own.
+        cuda_graphs: Record all kernels of a run once and replay them.
         seed: The root of every random choice.
         progress: Called as ``progress(stage, done, total)``.
 
     Raises:
         ModelError: A file holds no model.
         UsageError: The models do not take the same inputs, no model is given, or no session file
-            is there, or one holds what no session file does.
+            is there, or one holds what no session file does; CUDA graphs cannot run a model.
         DataError: The data does not fit, or no inputs were found that the first model accepts.
         BackendError: ONNX Runtime cannot load or run a model.
     """
     if not paths:
         raise UsageError("there is no model to time")
+    if cuda_graphs and provider != "cuda":
+        raise UsageError("CUDA graphs need the CUDA provider", hint="add --provider cuda")
     check_provider(provider)
     files = [Path(path) for path in paths]
     progress("reading", 0, None)
     models = [load(file) for file in files]
     _check_inputs(files, models)
+    for file, model in zip(files, models, strict=True):
+        if cuda_graphs:
+            check_cuda_graphs(model, str(file))
     samples = open_data(data, specs_of(models[0])) if isinstance(data, str) else data
     feeds = timing_feeds(models[0], data=samples, dims=dims, seed=seed)
-    config = SessionConfig(provider=provider, threads=threads)
+    config = SessionConfig(provider=provider, threads=threads, cuda_graphs=cuda_graphs)
     sources: list[Path | ir.Model] = [
         file if _is_binary(file) else model for file, model in zip(files, models, strict=True)
     ]
@@ -139,6 +152,10 @@ def bench(
         timings = compare_latency(
             runs, [row.name for row in rows], seconds=seconds, width=WIDTH, seed=seed
         )
+    on_gpu = provider == "cuda"
+    moved = [
+        run.transfer_ms(feeds) if on_gpu and isinstance(run, BoundRun) else None for run in runs
+    ]
     del runs
     measured = []
     for index, (row, latency) in enumerate(zip(rows, timings.latencies, strict=True)):
@@ -148,11 +165,38 @@ def bench(
                 path=row.name,
                 latency=latency,
                 peak_rss_mb=_peak(row, feeds) if memory else None,
-                operators=profile(row.source, feeds, row.config) if operators else (),
+                operators=profile(row.source, feeds, row.plain) if operators else (),
+                transfer_ms=moved[index],
             )
         )
     shapes = {name: list(array.shape) for name, array in feeds.items()}
     return BenchReport(measured, timings.pairs, provider, threads, shapes, environment())
+
+
+def check_cuda_graphs(model: ir.Model, name: str) -> None:
+    """Make sure that all of a run of ``model`` can be recorded and replayed.
+
+    Raises:
+        UsageError: A shape is not fixed, a branch or a loop decides what runs, or nodes would run
+            on the CPU.
+    """
+    hint = "leave --cuda-graphs away"
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is None or not all(isinstance(size, int) for size in value.shape):
+            raise UsageError(
+                f"CUDA graphs need fixed shapes, and that of {value.name!r} in {name} is not",
+                hint=f"{hint}, or export the model with fixed shapes",
+            )
+    branching = sorted({n.op_type for n in nodes_of(model) if is_op(n, "If", "Loop", "Scan")})
+    if branching:
+        raise UsageError(f"CUDA graphs cannot record {branching[0]}, and {name} has one", hint=hint)
+    if fallbacks := cuda_placement(model)["fallbacks"]:
+        first = fallbacks[0]
+        raise UsageError(
+            f"CUDA graphs need every node on the GPU, and in {name} {first['operator']} is not: "
+            f"{first['reason']}",
+            hint=f"{hint}; `onnxpress inspect {name} --target cuda` shows all of them",
+        )
 
 
 def _is_binary(file: Path) -> bool:
@@ -167,6 +211,11 @@ class _Row:
     name: str
     source: Path | ir.Model
     config: SessionConfig
+
+    @property
+    def plain(self) -> SessionConfig:
+        """For a profile: what is replayed has no operators any more."""
+        return replace(self.config, cuda_graphs=False)
 
     def run(self, feeds: Feeds) -> BoundRun:
         return session_of(self.source, self.config).bind(feeds)

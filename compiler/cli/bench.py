@@ -89,6 +89,14 @@ def bench(
             rich_help_panel=common.MEASURING,
         ),
     ] = False,
+    cuda_graphs: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graphs",
+            help="With --provider cuda: record a run once and replay it. Needs fixed shapes.",
+            rich_help_panel=common.MEASURING,
+        ),
+    ] = False,
     data: common.DataOption = None,
     dim: common.Dims = None,
     seed: common.Seed = None,
@@ -130,6 +138,7 @@ def bench(
             operators=profile,
             memory=memory,
             session=session,
+            cuda_graphs=cuda_graphs,
             seed=seed or 0,
             progress=progress,
         )
@@ -183,14 +192,17 @@ def names_of(paths: list[str]) -> list[str]:
 def _latencies(report: BenchReport, names: list[str]) -> Table:
     from rich.markup import escape
 
-    table = terminal.columns("model", "median, ms", "p10", "p90", "p99", "runs", "peak, MB")
+    moved = any(model.transfer_ms is not None for model in report.models)
+    heads = ["median, ms", "p10", "p90", "p99", "runs", "peak, MB"]
+    table = terminal.columns("model", *heads, *(["transfers, ms"] if moved else []))
     table.columns[0].no_wrap = False
     table.columns[0].overflow = "fold"
     for name, model in zip(names, report.models, strict=True):
         found = model.latency
         quantiles = (found.median_ms, found.p10_ms, found.p90_ms, found.p99_ms)
         peak = "not measured" if model.peak_rss_mb is None else f"{model.peak_rss_mb:,.0f}"
-        table.add_row(escape(name), *(f"{ms:.3f}" for ms in quantiles), f"{found.runs:,}", peak)
+        table.add_row(escape(name), *(f"{ms:.3f}" for ms in quantiles), f"{found.runs:,}", peak,
+                      *([f"{model.transfer_ms or 0:.3f}"] if moved else []))  # fmt: skip
     return table
 
 

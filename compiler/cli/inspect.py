@@ -40,11 +40,13 @@ def inspect(
 
     Multiply-accumulates (MACs) are counted at the sizes that --dim gives, and at the smallest
     ones otherwise. With --quantization, --data also tells what saturation costs on the target.
+    --target cuda tells which nodes would run on the CPU and why, without a GPU.
 
     Examples:
         onnxpress inspect model.onnx
         onnxpress inspect model.onnx --dim batch=8
         onnxpress inspect model.onnx --security
+        onnxpress inspect model.onnx --target cuda
         onnxpress inspect model.int8.onnx --quantization --target cpu:haswell
     """
     del debug
@@ -53,7 +55,7 @@ def inspect(
     with terminal.progress(volume != "quiet" and not json) as progress:
         from ..inspect import inspect as facts_of
         from ..model_io import load
-        from . import render, render_quantization
+        from . import render, render_placement, render_quantization
 
         progress(f"reading {model.name}", 0, None)
         read = load(model)
@@ -64,6 +66,11 @@ def inspect(
 
             progress("screening", 0, None)
             facts["security"] = screen(read, model)
+        if (target or "").partition(":")[0] == "cuda":
+            from ...passes.analysis.placement import cuda_placement
+
+            progress("looking for kernels", 0, None)
+            facts["placement"] = cuda_placement(read)
         if quantization:
             from ...backends.data import open_data
             from ...backends.environment import detect_target
@@ -79,6 +86,8 @@ def inspect(
         return
     if volume != "quiet":
         render.facts(terminal.stdout(), facts, verbose=volume == "verbose")
+        if "placement" in facts:
+            render_placement.placement(terminal.stdout(), facts["placement"])
         if quantization:
             found = facts["quantization"]
             render_quantization.kernels(terminal.stdout(), found, verbose=volume == "verbose")

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from onnxpress.backends.base import Array, OptimizationLevel, SessionConfig, TensorSpec
 from onnxpress.backends.errors import BackendError, ProviderUnavailableError
-from onnxpress.backends.ort import OrtBackend, session_of, specs_of
+from onnxpress.backends.ort import OrtBackend, _place_for, providers_of, session_of, specs_of
 
 W = np.random.default_rng(0).normal(size=(200, 200)).astype(np.float32)
 X = np.random.default_rng(1).normal(size=(3, 200)).astype(np.float32)
@@ -488,6 +488,32 @@ def test_cuda_is_never_replaced_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ProviderUnavailableError, match="could not start its CUDA provider"):
         session_of(serialized(Path()), config)
     assert checked == ["cuda"]
+
+
+def test_cuda_graphs_are_an_option_of_the_provider() -> None:
+    assert providers_of(SessionConfig()) == ["CPUExecutionProvider"]
+    assert providers_of(SessionConfig(provider="cuda", cuda_graphs=True)) == [
+        ("CUDAExecutionProvider", {"enable_cuda_graph": "1"}),
+        "CPUExecutionProvider",
+    ]
+
+
+def test_outputs_of_fixed_shape_can_lie_in_one_place() -> None:
+    for dtype, kind in (("float", "float32"), ("float16", "float16"), ("int64", "int64")):
+        place = _place_for(TensorSpec("y", dtype, (2, 3)), "cpu")
+        assert place.numpy().dtype == kind
+        assert place.shape() == [2, 3]
+    with pytest.raises(BackendError, match="'y' has no fixed shape, which CUDA graphs need"):
+        _place_for(TensorSpec("y", "float", ("batch", 3)), "cpu")
+
+
+def test_transfers_are_timed_apart() -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> m (float[n] x) => (float[n] y) { y = Abs(x) }'
+    session = session_of(onnx.parser.parse_model(text).SerializeToString())
+    feeds = {"x": np.array([-1, 2], np.float32)}
+    run = session.bind(feeds)
+    assert run.transfer_ms(feeds, times=3) > 0
+    assert run.outputs()["y"].tolist() == [1, 2]
 
 
 @pytest.mark.gpu

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import pytest
 
 from onnxpress.backends.errors import BackendError, DataError, ModelError, UsageError
-from onnxpress.compiler.bench import bench
+from onnxpress.backends.timing import Latency
+from onnxpress.compiler.bench import BenchReport, ModelBench, bench, check_cuda_graphs
 
 HEADER = '<ir_version: 9, opset_import: ["" : 17]> '
 FAST = "main (float[batch,n] x) => (float[batch,n] y) { y = Relu(x) }"
@@ -133,6 +136,42 @@ def test_what_cannot_be_timed(
 
     with pytest.raises(error):
         bench(**arguments)
+
+
+STATIC = "main (float[2,4] x) => (float[2,4] y) { y = Relu(x) }"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (FAST, "need fixed shapes, and that of 'x' in m.onnx is not"),
+        (STATIC.replace("=> (float[2,4] y)", "=> (float[2,n] y)"), "that of 'y' in m.onnx"),
+        (STATIC.replace("Relu(x)", "Relu(x) c = ReduceMax(x) b = Cast <to = 9> (c) z = If (b) <"
+         "then_branch = t () => (float[2,4] o) { o = Abs(x) },"
+         "else_branch = e () => (float[2,4] p) { p = Neg(x) }>"),
+         "cannot record If, and m.onnx has one"),
+        (STATIC.replace("Relu", "Acos"), "in m.onnx Acos is not: there is no kernel for it"),
+    ],
+)  # fmt: skip
+def test_what_cuda_graphs_cannot_run_is_refused(text: str, message: str) -> None:
+    model = ir.from_proto(onnx.parser.parse_model(HEADER + text))
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        check_cuda_graphs(model, "m.onnx")
+    assert "leave --cuda-graphs away" in (caught.value.hint or "")
+
+
+def test_cuda_graphs_are_for_cuda_and_fixed_shapes(tmp_path: Path) -> None:
+    check_cuda_graphs(ir.from_proto(onnx.parser.parse_model(HEADER + STATIC)), "m.onnx")
+    with pytest.raises(UsageError, match="CUDA graphs need the CUDA provider"):
+        bench([saved(tmp_path, "m.onnx", STATIC)], cuda_graphs=True)
+
+
+def test_transfers_stand_apart_where_they_were_measured() -> None:
+    latency = Latency(1.0, 1.0, 1.0, 1.0, 9)
+    rows = [ModelBench("m", latency, None, transfer_ms=ms) for ms in (0.5, None)]
+    found = BenchReport(rows, [], "cuda", 0, {}, {}).to_json()["models"]
+    assert found[0]["transfer_ms"] == 0.5
+    assert "transfer_ms" not in found[1]
 
 
 def _available() -> list[str]:

@@ -176,3 +176,22 @@ def test_what_to_do_follows_from_what_was_measured(
     assert len(actions) == len(said)
     for action, start in zip(actions, said, strict=True):
         assert start in action
+
+
+def test_inspect_tells_where_nodes_run_on_cuda(onnxpress: Command, models: Path) -> None:
+    arguments = ("inspect", models / "mnist_resnet.onnx", "--target", "cuda")
+
+    done = onnxpress(*arguments)
+
+    assert done.code == 0, done.err
+    assert "on CUDA: the provider has kernels for 54 of 54 nodes" in done.out
+    assert "not tried on a GPU" in done.out
+    assert onnxpress(*arguments, "--json").json["placement"]["fallbacks"] == []
+
+
+def test_cuda_graphs_without_cuda_are_refused(onnxpress: Command, models: Path) -> None:
+    done = onnxpress("bench", models / "mnist_resnet.onnx", "--cuda-graphs")
+
+    assert done.code == 2
+    assert "CUDA graphs need the CUDA provider" in done.err
+    assert "--provider cuda" in done.err
