@@ -527,6 +527,17 @@ def test_cuda_gives_the_answers_of_the_cpu(tmp_path: Path, source: Callable[[Pat
         np.testing.assert_allclose(answers["y"], -np.maximum(X @ W, 0), rtol=1e-2, atol=1e-1)
 
 
+@pytest.mark.gpu
+def test_a_recorded_run_gives_the_same_answers() -> None:
+    model = ir.from_proto(parsed(TWO_LAYERS.replace("[n,200]", "[3,200]"), w=W))
+    session = session_of(model, SessionConfig(provider="cuda", cuda_graphs=True))
+    bound = session.bind({"x": X})
+    for _ in range(3):  # the first runs are recorded
+        bound()
+
+    np.testing.assert_allclose(bound.outputs()["y"], -np.maximum(X @ W, 0), rtol=1e-2, atol=1e-1)
+
+
 def test_the_backend_makes_the_same_sessions() -> None:
     session = OrtBackend().session(serialized(Path()), DISABLED)
 
