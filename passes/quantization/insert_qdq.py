@@ -19,7 +19,7 @@ from ..errors import PassError
 from ..graph import Names, is_op, nodes_in
 from ..lossless.inline_functions import InlineFunctions
 from ..opsets import raise_opset, standard_version
-from .arithmetic import Range, affine
+from .arithmetic import Range, affine, code
 from .emit import Emitter
 from .inside import hidden, holders_of, name_apart
 from .kernel_rules import ARM
@@ -31,6 +31,9 @@ from .saturation import can_saturate
 
 OPSET = 13
 """The first opset whose ``DequantizeLinear`` takes one scale per channel."""
+
+SIXTEEN = ("u16u8", "u16s8", "s16s8", "u16u16", "u16s16", "s16s16")
+"""Types that are refused."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,25 @@ class InsertQDQ(Pass):
 
     - ``scheme``: ``int8``, the one described above.
     - ``types``: of activations and weights. ``u8s8`` is what x86 runs fastest; ``s8s8`` is for Arm
-      alone, ``u8u8`` never saturates and is slower.
+      alone, ``u8u8`` never saturates and is slower. Activations of 16 bits are refused: ONNX
+      Runtime's CPU provider has no kernel that multiplies or adds them.
     - ``method``: how the range of an activation follows from the samples: ``minmax`` from its
       least to its greatest value, ``moving-average`` of those of batches, ``percentile`` without
       the rarest values, ``entropy`` nearest in distribution, ``mse`` with the least squared error.
     - ``percent``: how much of the values ``percentile`` keeps.
     - ``symmetric``: ranges of both signs that reach as far below zero as above it.
+    - ``powers``: scales of activations and weights are powers of two, for hardware that shifts
+      instead of multiplying; less accurate.
     - ``ranges``: a file that keeps the ranges found; a later run on the same model and options
       reads them from there.
     - ``samples``: how many samples to read at most; 0 for all.
     - ``saturation``: CPUs without VNNI add neighbouring products in 16 bits, which overflow
       silently. ``avoid`` finds the output channels that can, and rounds and scales their weights so
       that no pair does, no further than that takes; ``ignore`` keeps the full range; ``auto``
-      avoids it unless the target's CPU is known to have VNNI, AMX or Arm's dot products.
+      avoids it unless the target's CPU is known to have VNNI, AMX or Arm's dot products;
+      ``calibrated`` avoids it for the largest activations of the samples, which may be less than
+      the 255 that others could bring. That is so where a part of a tensor, one sign or a power of
+      two leaves the grid wider than the samples; it needs ``minmax``.
     - ``where``: ``everywhere`` there is a kernel, or only where it ``pays``: where by an estimate
       from shapes the conversions at its borders take less time than 8 bits save.
     - ``include``, ``exclude``: names of nodes or of their outputs, or operators, ``*`` for
@@ -78,6 +87,7 @@ class InsertQDQ(Pass):
     method: str = "minmax"
     percent: float = 99.999
     symmetric: bool = False
+    powers: bool = False
     ranges: str = ""
     samples: int = 512
     saturation: str = "auto"
@@ -86,11 +96,17 @@ class InsertQDQ(Pass):
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.types in SIXTEEN:
+            raise UsageError(
+                f"{self.types}: ONNX Runtime's CPU provider has no kernels for 16-bit activations, "
+                "so that every layer would run in float between conversions, slower than before",
+                hint="take u8s8, and keep what 8 bits are too few for in float by exclude",
+            )
         for option, choices in (
             ("scheme", ("int8",)),
             ("types", ("u8s8", "u8u8", "s8s8")),
             ("method", METHODS),
-            ("saturation", ("auto", "avoid", "ignore")),
+            ("saturation", ("auto", "avoid", "ignore", "calibrated")),
             ("where", ("everywhere", "pays")),
         ):
             if getattr(self, option) not in choices:
@@ -99,6 +115,11 @@ class InsertQDQ(Pass):
                     hint=f"{option} is one of {', '.join(choices)}",
                 )
         self._calibration()
+        if self.saturation == "calibrated" and self.method != "minmax":
+            raise UsageError(
+                f"saturation=calibrated needs the largest values, which {self.method} cuts off",
+                hint="take method=minmax, or saturation=avoid",
+            )
         if self.samples < 0:
             raise UsageError(f"insert-qdq cannot read {self.samples} samples")
 
@@ -138,7 +159,8 @@ class InsertQDQ(Pass):
             ranges = {value: observed.ranges[value.name or ""] for value in values}
             plans = self._what_pays(model, graphs, context, _unusable(ranges, model.graph))
             result.details["samples"] = observed.samples
-            self._write(model, context, plans, ranges, result)
+            largest = {value: observed.extremes.get(value.name or "") for value in values}
+            self._write(model, context, plans, ranges, largest, result)
         for plan in plans.values():
             for node, reason in plan.declined.items():
                 result.decline(node, because=reason)
@@ -162,12 +184,13 @@ class InsertQDQ(Pass):
         model: ir.Model,
         context: Context,
         plans: Mapping[ir.Graph, Plan],
-        ranges: dict[ir.Value, Range],
+        ranges: Mapping[ir.Value, Range],
+        extremes: Mapping[ir.Value, Range | None],
         result: Result,
     ) -> None:
         signed = self.types == "s8s8"
         roots = [root for plan in plans.values() for root in plan.roots.values()]
-        affines = {root: affine(ranges[root], signed=signed) for root in roots}
+        affines = {root: affine(ranges[root], signed=signed, powers=self.powers) for root in roots}
         kernels = [kernel.node for plan in plans.values() for kernel in plan.kernels]
         result.details["ranges"] = {
             root.name: [ranges[root].low, ranges[root].high] for root in affines
@@ -176,10 +199,19 @@ class InsertQDQ(Pass):
         for node in kernels:
             result.rewrote(node)
         names, channels, shrunk = Names(model), 0, 0
-        safe = self._avoids_saturation(context.target)
+        largest: dict[ir.Value, int] | None = None
+        if self._avoids_saturation(context.target):
+            largest = {}
+        if largest is not None and self.saturation == "calibrated":
+            pairs = (pair for plan in plans.values() for pair in plan.roots.items())
+            largest = {
+                value: code(max(seen.high, 0.0), affines[root])
+                for value, root in pairs
+                if (seen := extremes[value]) is not None
+            }
         # What an outer graph gives to an inner one is replaced there when the outer one is written.
         for graph, plan in reversed(list(plans.items())):
-            emitter = Emitter(graph, names, affines, safe, self.types == "u8u8")
+            emitter = Emitter(graph, names, affines, largest, self.types == "u8u8", self.powers)
             emitter.write(plan)
             channels, shrunk = channels + emitter.channels, shrunk + emitter.shrunk
         result.details["channels"] = channels
@@ -222,7 +254,7 @@ class InsertQDQ(Pass):
             return False
         if self.saturation == "auto":
             return can_saturate(target)
-        return self.saturation == "avoid"
+        return self.saturation in {"avoid", "calibrated"}
 
     def _unwanted(self, node: ir.Node) -> str:
         if any(matches(node, self.exclude)):

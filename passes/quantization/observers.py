@@ -8,7 +8,7 @@ tensors. Histograms take a second reading of the samples, one at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +65,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Observed:
-    """The range of each tensor, by name, and the number of samples that it was seen in."""
+    """The range of each tensor, by name, and the number of samples that it was seen in.
+
+    ``extremes`` are the least and the greatest values themselves, if the method asked for them.
+    """
 
     ranges: dict[str, Range]
     samples: int
+    extremes: dict[str, Range] = field(default_factory=dict)
 
 
 def observe_ranges(
@@ -104,13 +108,18 @@ def observe_ranges(
     if how.file:
         key = fingerprint(model, f"{how.method} {how.percent} {samples}")
         if (stored := read_ranges(path, key, names)) is not None:
-            return Observed(_symmetric(stored[0], how), stored[1])
+            return _finished(Observed(*stored), how)
     observed = _extremes(model, names, context, data, samples, how)
     if how.method in {"percentile", "entropy", "mse"}:
         observed = _cut(model, observed, context, data, samples, how)
     if how.file:
         write_ranges(path, key, observed.ranges, observed.samples)
-    return Observed(_symmetric(observed.ranges, how), observed.samples)
+    return _finished(observed, how)
+
+
+def _finished(observed: Observed, how: Calibration) -> Observed:
+    extremes = observed.ranges if how.method == "minmax" else {}
+    return Observed(_symmetric(observed.ranges, how), observed.samples, extremes)
 
 
 def _extremes(

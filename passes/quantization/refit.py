@@ -17,7 +17,7 @@ from ..graph import Names
 from ..pruning.layers import Layer, layer_of
 from ..pruning.least_squares import Gathering, Moments, best_ridge
 from ..pruning.replay import Replay
-from .arithmetic import ACCUMULATOR_LIMIT, SMALLEST_SCALE, WMAX
+from .arithmetic import ACCUMULATOR_LIMIT, SMALLEST_SCALE, WMAX, power_of_two
 from .float_rows import Batches, FloatRows
 from .matrices import largest_sums, matrices, partners, step_matrices
 from .quantized import QuantizedLayer, float_twin, quantized_layers
@@ -200,6 +200,7 @@ class _Fitter:
                 Grid(scale[group, 0], WMAX, partner, limits[group]),
                 floor[group, 0],
                 one_step=layer.scale.ndim == 0,
+                powers=_are_powers(layer),
             )
             new[group], steps[group, 0] = found[0].T, found[1]
         before, after = (_unexplained(q * s, moments) for q, s in ((old, scale), (new, steps)))
@@ -216,14 +217,15 @@ class _Fitter:
         return [before, after]
 
     def _choose(
-        self, weight: Array, gram: Array, grid: Grid, floor: Array, *, one_step: bool
+        self, weight: Array, gram: Array, grid: Grid, floor: Array, *, one_step: bool, powers: bool
     ) -> tuple[Array, Array]:
         """The best integers ``[output, input]`` for ``weight`` and the step of each output."""
         learned = self._options.round == "learned"
         feedback = Feedback.of(gram) if learned else None
         best = np.zeros_like(weight)
         least, steps = np.full(len(weight), np.inf), grid.scale.copy()
-        for candidate in _candidates(weight, grid, floor, one_step):
+        for wanted in _candidates(weight, grid, floor, one_step):
+            candidate = power_of_two(wanted).astype(np.float64) if powers else wanted
             tried = replace(grid, scale=candidate)
             integers = feedback.round(weight, tried) if feedback else nearest(weight, tried)
             off = error(integers, weight, gram, tried)
@@ -240,6 +242,12 @@ def _twin_of(node: ir.Node) -> Layer | str:
     if not isinstance(layer, str) and (inputs := layer.weight().shape[1]) > INPUTS:
         return f"{inputs:,} inputs are too many"
     return layer
+
+
+def _are_powers(layer: QuantizedLayer) -> bool:
+    """Whether all scales are powers of two, and so have to stay some."""
+    scales = np.append(layer.scale, layer.input_scale)
+    return bool((power_of_two(scales) == scales).all())
 
 
 def _is_moderate(steps: Array | np.float32) -> bool:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ...backends.targets import Target
 from ..base import Array
 from ..graph import is_op
-from .arithmetic import INT16_MAX, QMAX, WMAX, Weight
+from .arithmetic import INT16_MAX, QMAX, WMAX, Weight, power_of_two
 
 EXACT_FEATURES = frozenset(
     {"avx512_vnni", "avx_vnni", "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve"}
@@ -86,7 +86,12 @@ def _sums(rows: Array) -> Array:
 
 
 def keep_from_saturating(
-    node: ir.Node, weight: Array, quantized: Weight, high: int = QMAX
+    node: ir.Node,
+    weight: Array,
+    quantized: Weight,
+    high: int = QMAX,
+    *,
+    powers: bool = False,
 ) -> tuple[Weight, int]:
     """``quantized`` such that nothing overflows, and how many of its channels could.
 
@@ -99,7 +104,11 @@ def keep_from_saturating(
         node: The ``Conv``, ``MatMul`` or ``Gemm``.
         weight: In float.
         quantized: ``weight`` in 8 bits, no heed taken.
-        high: The largest activation that can occur, zero point included.
+        high: The largest activation that can occur, zero point included. Nothing but 255 is sound
+            for any input: what lies beyond the range that samples brought is clipped there, and no
+            earlier. A tensor whose samples end before has its grid from elsewhere: from the tensor
+            that it is a part of, from the other sign, from a power of two.
+        powers: Whether scales are powers of two.
     """
     values = as_rows(node, quantized.values, quantized.axis)
     limit = largest_sum(high)
@@ -119,6 +128,7 @@ def keep_from_saturating(
     chosen, chosen_scale = values[bad], scales[bad]
     for share in np.linspace(0, 1, _SCALES):
         scale = (own * stretch**share).astype(np.float32)
+        scale = power_of_two(scale) if powers else scale
         steps = exact / scale.astype(np.float64)[:, None, None]
         candidate = _brought_down(steps, limit)
         error = (candidate - steps) * scale[:, None, None]
