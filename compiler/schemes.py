@@ -7,13 +7,14 @@ from typing import Final, Literal, TypeAlias
 
 from ..backends.errors import UsageError
 
-Scheme: TypeAlias = Literal["int8", "int8-weights", "int4", "fp16", "bf16"]
+Scheme: TypeAlias = Literal["int8", "int8-dynamic", "int8-weights", "int4", "fp16", "bf16"]
 
 _AFTER: Final = {"int8": ",refit"}
 """What comes after the pass."""
 
 _PASSES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
     "int8": ("fold-batch-norm,equalize{spread=16},", "insert-qdq", {"where": "pays"}),
+    "int8-dynamic": ("", "quantize-dynamic", {}),
     "int8-weights": ("", "quantize-weights", {"bits": "8"}),
     "int4": ("", "quantize-weights", {}),
     "fp16": ("", "float16", {}),

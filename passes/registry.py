@@ -44,6 +44,7 @@ _BUILTIN: dict[str, str] = {
     "refit": ".quantization.refit:Refit",
     "correct-bias": ".quantization.correct_bias:CorrectBias",
     "float16": ".quantization.float16:Float16",
+    "quantize-dynamic": ".quantization.dynamic:QuantizeDynamic",
     "quantize-weights": ".quantization.weight_only:QuantizeWeights",
     "guard-inputs": ".guards.guard_inputs:GuardInputs",
     "guard-outputs": ".guards.guard_outputs:GuardOutputs",

@@ -22,8 +22,8 @@ def quantize(
         typer.Option(
             "--scheme",
             metavar=one_of(Scheme),
-            help="How weights and activations are stored; int8-weights and int4 are of weights "
-            "alone and need no --data.",
+            help="How weights and activations are stored; int8-dynamic finds ranges in each run, "
+            "int8-weights and int4 are of weights alone: these need no --data.",
             rich_help_panel=common.REWRITING,
         ),
     ] = "int8",
