@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,10 @@ SHORT = {
     "stack-members": "stacked",
     "stack-members{matrices=conv}": "grouped",
 }
+COLUMNS = (
+    *("models", "threads", "batch", "apart ms", "at once", *SHORT.values()),
+    *("auto", "auto gains", "speed, of best"),
+)
 
 
 def ensembles_suite(
@@ -124,20 +128,33 @@ def show(journal: Journal) -> None:
     for row in found["bytes"]:
         console.print(f"{row['case']}: {row['members']:,} bytes apart, {row['merged']:,} merged")
     if found["speed"]:
-        shown = table(
-            *("models", "threads", "batch", "apart ms", "at once", *SHORT.values()),
-            *("auto", "auto gains", "of best"),
-        )
+        shown = table(*COLUMNS)
         for row in found["speed"]:
             shown.add_row(*cells(row))
         console.print(shown)
+
+
+def tables(
+    results: Mapping[str, Any],
+) -> Iterator[tuple[Sequence[str], list[list[str]]]]:
+    """Accuracy, bytes and speed, each as a head and its rows; those that failed are left out."""
+    kept = {
+        kind: [row for row in results[kind] if "error" not in row]
+        for kind in KINDS
+        if kind != "equalities"
+    }
+    yield ("model", "top-1"), [[row["model"], f"{row['top1']:.2%}"] for row in kept["accuracy"]]
+    sizes = [[row["case"], f"{row['members']:,}", f"{row['merged']:,}"] for row in kept["bytes"]]
+    yield ("models", "bytes apart", "bytes merged"), sizes
+    yield COLUMNS, [cells(row) for row in kept["speed"]]
 
 
 def equal_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A line for each group of models: what is equal, what was refused."""
     for case in dict.fromkeys(row["case"] for row in rows):
         own = [row for row in rows if row["case"] == case]
-        ran = [row for row in own if "refused" not in row]
+        ran = [row for row in own if "refused" not in row and "error" not in row]
+        failed = sorted({row["combine"] for row in own if "error" in row})
         refused = sorted({row["combine"] for row in own if "refused" in row})
         worst = max((row["max_abs"] for row in ran), default=0.0)
         unsure = max((row.get("undecided", 0.0) for row in ran), default=0.0)
@@ -150,6 +167,7 @@ def equal_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
                 else ""
             )
             + (f"; refused: {', '.join(refused)}" if refused else "")
+            + (f"; failed: {', '.join(failed)}" if failed else "")
         )
 
 

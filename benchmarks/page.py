@@ -140,11 +140,23 @@ def _harness(results: Results) -> list[str]:
     return ["<h2>The statistics judged by themselves</h2>", table(head, rows)]
 
 
+def _ensembles(results: Results) -> list[str]:
+    from . import ensembles_suite as suite
+
+    body = ["<h2>Merged models against their members</h2>"]
+    body += [f"<p>{escape(line)}</p>" for line in suite.equal_lines(results["equalities"])]
+    for head, rows in suite.tables(results):
+        columns = [(name, "number") for name in head[1:]]
+        body.append(table(columns, rows) if rows else f"<p>{head[-1]}: not measured here.</p>")
+    return body
+
+
 _PARTS: dict[str, Callable[[Results], list[str]]] = {
     "lossless": _lossless,
     "shipped": _shipped,
     "compile-time": _compile_time,
     "harness": _harness,
+    "ensembles": _ensembles,
 }
 SUITES = tuple(_PARTS)
 """The suites that the page tells of."""

@@ -22,7 +22,7 @@ RESULTS = Path(__file__).with_name("results")
 Row: TypeAlias = dict[str, Any]
 Keys: TypeAlias = Mapping[str, Sequence[str]]
 """For each table of a suite, the fields that tell its rows apart."""
-SUITES = ("compile-time", "lossless", "shipped", "transcript")
+SUITES = ("compile-time", "ensembles", "lossless", "shipped", "transcript")
 """The result files that there are, by the command that writes them."""
 
 _INTEGERS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")

@@ -130,6 +130,17 @@ def compile_times(results: Results) -> str:
     return _with_source(_table(head, rows, right=range(1, len(head))), results)
 
 
+def merged(results: Results) -> str:
+    """What merged models answer, what they are worth, how large and how fast they are."""
+    from . import ensembles_suite as suite
+
+    parts = ["\n".join(f"- {line}" for line in suite.equal_lines(results["equalities"]))]
+    for head, rows in suite.tables(results):
+        right = range(1, len(head))
+        parts.append(_table(head, rows, right) if rows else f"{head[-1]}: not measured here.")
+    return _with_source("\n\n".join(parts), results)
+
+
 def glance(shipped: Results, lossless: Results, compiling: Results) -> str:
     """A line for each family of rewrites."""
     lines = [
@@ -231,6 +242,7 @@ PARTS: Mapping[str, tuple[Sequence[str], Callable[..., str]]] = {
     "node-counts": (["lossless"], node_counts),
     "compile-time": (["compile-time"], compile_time),
     "compile-times": (["compile-time"], compile_times),
+    "ensembles": (["ensembles"], merged),
     "losses": (["lossless", "shipped", "compile-time"], losses),
 }
 """What can be marked: the suites that a part needs, and how it is written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -34,7 +35,16 @@ def test_the_page_tells_of_every_model_and_loads_nothing(
 def test_what_is_missing_is_named(found: dict[str, tables.Results]) -> None:
     text = page.as_html({"shipped": found["shipped"]})
 
-    assert "Not measured here: lossless, compile-time, harness." in text
+    assert "Not measured here: lossless, compile-time, harness, ensembles." in text
+
+
+def test_merged_models_are_told_of(found: dict[str, tables.Results]) -> None:
+    results = found["ensembles"]
+
+    for text in (page.as_html(found), tables.everything(found)):
+        for row in results["equalities"]:
+            assert escape(row["case"]) in text or row["case"] in text
+        assert ("speed, of best: not measured here." in text) == (not results["speed"])
 
 
 def test_the_command_writes_both_files(tmp_path: Path, found: dict[str, tables.Results]) -> None:

@@ -72,8 +72,18 @@ COMPILING = MACHINE | {
     ],
 }
 TRANSCRIPT = MACHINE | {"command": "onnxpress --version", "output": ["onnxpress 0.1.0"]}
+MERGED = MACHINE | {
+    "equalities": [
+        {"case": "two", "combine": "mean", "passes": "", "outputs": 1, "max_abs": 0, "equal": True},
+        {"case": "two", "combine": "vote", "passes": "", "error": "no answer within 900 s"},
+    ],
+    "accuracy": [{"model": "mean", "right": 9, "of": 10, "top1": 0.9}],
+    "bytes": [{"case": "two", "members": 2000, "merged": 1000}, {"case": "b", "error": "no"}],
+    "speed": [],
+}
 RESULTS: dict[str, dict[str, Any]] = {
-    "lossless": LOSSLESS, "shipped": SHIPPED, "compile-time": COMPILING, "transcript": TRANSCRIPT
+    "lossless": LOSSLESS, "shipped": SHIPPED, "compile-time": COMPILING, "transcript": TRANSCRIPT,
+    "ensembles": MERGED,
 }  # fmt: skip
 
 
@@ -84,6 +94,14 @@ def fill(part: str) -> str:
     text, _, tail = rest.partition("\n<!-- end -->")
     assert (head, tail) == ("before\n", "\nafter")
     return text
+
+
+def test_merged_models_that_failed_are_told_of() -> None:
+    text = fill("ensembles")
+
+    assert "- two: 1 of 1 equal, at most 0.0e+00 apart; failed: vote" in text
+    assert "| two | 2,000 | 1,000 |" in text
+    assert "speed, of best: not measured here." in text
 
 
 # --- the pages that stand in the repository ----------------------------------------------------
