@@ -91,6 +91,26 @@ def test_nothing_may_be_worth_quantizing(model: ir.Model) -> None:
     assert {node.op_type for node in outcome.model.graph} == {"MatMul", "Relu"}
 
 
+@pytest.mark.parametrize(("least", "in_float"), [(10, []), (150, ["h"])])
+def test_layers_in_branches_count_as_well(least: float, in_float: list[str]) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 13]>
+    main (float[n,16] x) => (float[n,12] y) <bool go = {1}> {
+      on = Identity (go)
+      y = If (on) <
+        then_branch = yes () => (float[n,12] k) { h = MatMul (x, m)  k = Sin (h) },
+        else_branch = no () => (float[n,12] l) { l = MatMul (x, m) }>
+    }"""
+    array = np.random.default_rng(0).normal(size=(16, 12)).astype(np.float32)
+    model = ir.from_onnx_text(text, [ir.tensor(array, name="m")])
+    model = ir.from_proto(ir.to_proto(model))  # so that branches find the outer weights
+
+    accuracy = compiled(model, Demand(least, "sqnr")).report.accuracy
+
+    # The other branch is never taken, so that its layer costs nothing in int8.
+    assert (accuracy["status"], accuracy["in_float"]) == ("held", in_float)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "top1-agreement", f"{__name__}:own"])
 def test_other_measures(model: ir.Model, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
