@@ -26,6 +26,7 @@ from .latency import LARGE, timing_feeds
 from .manager import PassManager
 from .model_io import save
 from .pipeline import Pipeline, parse
+from .records import PassRecord
 from .session_duel import Duels
 from .session_search import SessionSearch, waiting_changes
 from .settings import Settings
@@ -253,6 +254,18 @@ def _best(rows: Sequence[Sequence[float]]) -> int:
     ]
     least = min(scores)
     return next(at for at, score in enumerate(scores) if score <= least * (1 + EFFECT))
+
+
+def settled(layout: Mapping[str, Any], records: Sequence[PassRecord]) -> dict[str, Any]:
+    """``layout`` as it came out: side by side where nothing could be stacked, and why not."""
+    steps = [record for record in records if record.name == "stack-members"]
+    found = dict(layout)
+    if steps and not any(record.modified for record in steps):
+        found["chosen"] = "side-by-side"
+    for record in steps:
+        if record.declined:
+            found.setdefault("declined", dict(record.declined))
+    return found
 
 
 def layout_text(layout: Mapping[str, Any]) -> str:

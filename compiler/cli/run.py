@@ -20,7 +20,7 @@ from ...passes.ensembles.merge import member_names
 from ..compile import Outcome, compile_model, compression
 from ..ensemble import merge_models, read_labels
 from ..frontends import as_onnx, is_foreign
-from ..layouts import Layout, choose_layout, choose_waiting
+from ..layouts import Layout, choose_layout, choose_waiting, settled
 from ..masks import write_masks
 from ..model_io import check_writable, files_of, load, save
 from ..pipeline import Pipeline, choose, parse
@@ -65,7 +65,7 @@ def _compile(job: Job, pipeline: Pipeline, target: Target, progress: Progress) -
         chosen, layout = choose_layout(model, base, wanted, settings, job.batches)
         pipeline = chosen + asked
     outcome = compile_model(model, pipeline, settings)
-    outcome.report.layout = layout
+    outcome.report.layout = settled(layout, outcome.report.passes) if layout else {}
     if layout and outcome.session is None and job.threads != 1 and settings.budget is None:
         session, outcome.report.session = choose_waiting(outcome.model, settings, job.batches)
         outcome = replace(outcome, session=session)

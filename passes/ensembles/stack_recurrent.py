@@ -23,6 +23,9 @@ WIDEST: Final = 64
 LARGEST: Final = 16
 """The largest state of one branch, that is: two of 32 were slower together, four of 16 faster."""
 
+WIDEST_APART: Final = 32
+"""As :data:`WIDEST`, and for inputs as well, where branches read inputs of their own."""
+
 _BOUNDED: Final = frozenset({"hardsigmoid", "sigmoid", "softsign", "tanh"})
 _MOVES: Final = frozenset(
     {"Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
@@ -60,6 +63,11 @@ def recurrent(stacker: Stacker, bundle: Bundle, inputs: Inputs) -> Sequence[Stac
     else:
         if not _is_bounded(bundle.reads(0)[0]):
             raise Unfit("what it reads may not be finite in one branch, and would reach the others")
+        if count * max(hidden, weights[0].shape[-1]) > WIDEST_APART:
+            raise Unfit(
+                f"on inputs of their own, {count} states of {hidden} from {weights[0].shape[-1]} "
+                f"are above what pays, {WIDEST_APART} together"
+            )
         source = stacker.along(stacked, 2).value
         weight = _on_diagonal(weights, gates)
     operands: list[ir.Value | None] = [source]

@@ -11,8 +11,15 @@ from onnxpress.backends.base import SessionConfig
 from onnxpress.backends.ort import session_of
 from onnxpress.compiler import layouts, session_search
 from onnxpress.compiler.compile import compile_model
-from onnxpress.compiler.layouts import Layout, choose_layout, choose_waiting, layout_text
+from onnxpress.compiler.layouts import (
+    Layout,
+    choose_layout,
+    choose_waiting,
+    layout_text,
+    settled,
+)
 from onnxpress.compiler.pipeline import parse
+from onnxpress.compiler.records import PassRecord
 from onnxpress.compiler.session_search import SPINNING, waiting_changes
 from onnxpress.compiler.settings import Settings
 
@@ -114,6 +121,20 @@ def test_recurrent_members_are_stacked_or_the_report_says_why_not(
     x = rng.standard_normal((3, 2, 4)).astype(np.float32)
     after = session_of(compile_model(model, pipeline).model).run({"x": x})["y"]
     np.testing.assert_allclose(after, session_of(model).run({"x": x})["y"], atol=1e-6)
+
+
+def test_a_layout_in_which_nothing_is_stacked_is_side_by_side() -> None:
+    asked = {"status": "not-measured", "reason": "timing was turned off", "chosen": "stacked"}
+    record = PassRecord("stack-members", {})
+    record.declined.update(["its states are above what pays"])
+
+    found = settled(asked, [record])
+
+    assert found["chosen"] == "side-by-side"
+    assert layout_text(found).endswith("; not stacked: its states are above what pays")
+    record.status = "ok"
+    assert settled(asked, [record])["chosen"] == "stacked"
+    assert settled(asked, []) == asked
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,18 @@ def test_what_stays_apart_says_why(attributes: str, op_type: str, hidden: int, r
     assert reason in " ".join(result.declined.values())
 
 
+def test_wide_layers_on_inputs_of_their_own_stay_apart() -> None:
+    body = layer("GRU", prefix="a", outputs="a@", hidden=12) + "s@ = Squeeze (a@, one) "
+    body += layer("GRU", prefix="c", reads="s@", hidden=12)
+    weights = shapes("GRU", prefix="a", hidden=12)
+    weights |= shapes("GRU", prefix="c", hidden=12, width=12)
+
+    result = stacked(branches(body, weights, count=3))
+
+    assert result.details["layers"] == 2
+    assert "on inputs of their own, 3 states of 12" in " ".join(result.declined.values())
+
+
 def test_what_is_not_finite_stays_apart() -> None:
     model = branches(layer("LSTM"), shapes("LSTM"))
     bias = model.graph.initializers["b_0"]
