@@ -39,7 +39,9 @@ PLENTY = 5
 """So many rows for each input are plenty."""
 
 HELD = 4
-"""One of so many rows of each batch, the last ones, is held out to choose the penalty on."""
+"""One of so many samples is held out to choose the penalty on: the last rows of each batch, or
+whole batches where they hold fewer samples. Rows of one sample are too much alike to be on both
+sides."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +186,8 @@ class _Fit:
             raise PassError(f"{layer.node.op_type} {layer.node.name!r} has no input")
         found = Gathering(), Gathering()
         shortcuts = self._shortcuts()
-        for before, after in zip(
-            self.pruned.batches(x), self.original.batches(self.y), strict=True
-        ):
+        both = zip(self.pruned.batches(x), self.original.batches(self.y), strict=True)
+        for number, (before, after) in enumerate(both):
             wanted = self._left(after)
             whole, left = next(shortcuts, (None, None))
             if whole is not None and whole.shape == after.shape:
@@ -196,6 +197,8 @@ class _Fit:
             if clipped is not None and last is not None:
                 targets = clipped.targets(targets, inputs @ last.weight + last.bias)
             cut = inputs.shape[1] - inputs.shape[1] // HELD
+            if len(before) < HELD:
+                cut = 0 if number % HELD == HELD - 1 else inputs.shape[1]
             found[0].add(inputs[:, :cut], targets[:, :cut])
             found[1].add(inputs[:, cut:], targets[:, cut:])
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxpress.backends.base import Feeds
 from onnxpress.backends.errors import DataError
 from onnxpress.passes.analysis.channel_rules import RULES
 from onnxpress.passes.analysis.channels import channel_groups
@@ -258,3 +260,24 @@ def _blind(model: ir.Model, data: Samples) -> Array:
     halve(model, data)
     found: Array = np.square(sum(run(model, data.arrays).values()) - expected).mean(0)
     return found
+
+
+def test_rows_of_one_sample_are_all_held_out_or_none() -> None:
+    """Within a sample all rows are alike, so that its own other rows tell of any noise."""
+
+    class Alone(Samples):
+        def batches(self, size: int) -> Iterator[Feeds]:
+            return super().batches(min(size, 1))
+
+    text = DENSE.replace("N,6", "N,T,6").replace("N,2", "N,T,2")
+    noise = np.repeat(normal(24, 1, 6, seed=3), 8, axis=1)
+    found = []
+    for held in (Alone, Samples):
+        weights = {"w": normal(6, 40, seed=5), "v": normal(40, 2, seed=2)}
+        model = build(text.format("a = MatMul (x, w)  r = Relu (a)  y = MatMul (r, v)"), weights)
+        expected = run(model, {"x": normal(200, 2, 6, seed=9)})["y"]
+        halve(model, held({"x": noise}), ridge=0)
+        answers = run(model, {"x": normal(200, 2, 6, seed=9)})["y"]
+        found.append(np.square(answers - expected).mean())
+    # Batches of one sample choose the penalty as well as those of many do.
+    assert found[0] < 1.5 * found[1]
