@@ -258,7 +258,7 @@ def draw_feeds(
     feeds: dict[str, Array] = {}
     for value in fed_inputs(model):
         name = value.name or ""
-        shape = _shape(value, sizes)
+        shape = shape_at(value, sizes)
         dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
         turn = (turns or {}).get(name, 0)
         feeds[name] = kinds[name].draw(
@@ -273,11 +273,7 @@ def elements(model: ir.Model, sizes: Mapping[str, int]) -> int:
     Raises:
         UsageError: ``sizes`` lacks a dimension.
     """
-    return sum(math.prod(_shape(value, sizes)) for value in fed_inputs(model))
-
-
-def _shape(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(_size(value, axis, dim, sizes) for axis, dim in enumerate(shape_of(value)))
+    return sum(math.prod(shape_at(value, sizes)) for value in fed_inputs(model))
 
 
 def shape_at(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,9 @@ from .feeds import (
     other_sizes,
     resolve_kinds,
     settle_dims,
+    shape_at,
 )
+from .guess import fed_inputs
 from .kinds import Kind
 
 Run: TypeAlias = Callable[[Feeds], Mapping[Any, Array]]
@@ -39,6 +42,16 @@ _RANK = 8
 
 _ELEMENTS = 1 << 24
 """How many elements the inputs of one run may have together."""
+
+_GROWN = 1 << 22
+"""How many they may have where sizes grew: what a model computes may be thousands of times larger,
+and grow with the square of a size."""
+
+_TIMES = 32
+"""How many times the smallest inputs they may have in any case."""
+
+_ROW = 64
+"""So many elements an integer counts for where sizes grew: it may stand for a row of a table."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,7 @@ class _Search:
         self.found = Cases()
         self.refused: set[tuple[str, ...]] = set()
         self.left = _PROBES
+        self.least = 0
 
     def probe(
         self, sizes: Mapping[str, int], case: int, turns: Mapping[str, int] | None = None
@@ -132,7 +146,8 @@ class _Search:
         if self.left == 0 or known in self.refused:
             return None
         self.left -= 1
-        if (size := elements(self.model, full)) > _ELEMENTS:
+        size = elements(self.model, full)
+        if size > _ELEMENTS or self.weight(full) > max(_GROWN, _TIMES * self.least):
             self.found.rejected.append((full, f"the inputs would take {size} elements"))
             return None
         feeds = draw_feeds(self.model, full, self.kinds, seed=self.seed, case=case, turns=turns)
@@ -143,6 +158,14 @@ class _Search:
             self.found.rejected.append((full, error.message))
             return None
 
+    def weight(self, sizes: Mapping[str, int]) -> int:
+        """How many elements the inputs are worth at ``sizes``."""
+        return sum(
+            math.prod(shape_at(value, sizes))
+            * (_ROW if value.dtype is not None and value.dtype.is_integer() else 1)
+            for value in fed_inputs(self.model)
+        )
+
     def first(
         self, free: list[Dim], fixed: frozenset[str]
     ) -> tuple[dict[str, int] | None, list[Dim]]:
@@ -151,6 +174,8 @@ class _Search:
         Answers that are not finite are a second choice: they show too little.
         """
         guessed, second = self.kinds, None
+        smallest = {dim.name: base_size(dim, 0) for dim in free}
+        self.least = self.weight(self.settled | smallest)
         for kinds in _simpler(guessed, fixed):
             self.kinds, self.left = kinds, _PROBES
             for roles, sizes in chain(_rungs(free), _kept(self.model, free)):

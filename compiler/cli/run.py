@@ -86,6 +86,7 @@ def _read(job: Job, progress: Progress) -> tuple[ir.Model, list[str]]:
         return models[0], []
     progress("merging", 0, None)
     if job.combine == "soup":
+        _check_soup(job)
         data = None if job.data is None else open_data(job.data, specs_of(models[0]))
         labels = None if job.labels is None else read_labels(job.labels)
         kitchen = Kitchen(data, labels, job.force_soup)
@@ -111,6 +112,22 @@ def _read(job: Job, progress: Progress) -> tuple[ir.Model, list[str]]:
         progress=progress,
     )
     return merged.model, list(merged.details["notes"])
+
+
+def _check_soup(job: Job) -> None:
+    """Refuse what would be ignored: a soup is one model, with the inputs and outputs of one."""
+    given = {
+        "--map": job.inputs,
+        "--share-tolerance": job.tolerance,
+        "--uncertainty": job.uncertainty,
+        "--nms": job.nms is not None,
+        "--layout": job.layout is not None,
+    }
+    if ignored := [name for name, one in given.items() if one]:
+        raise UsageError(
+            f"a soup is one model, for which {' and '.join(ignored)} would mean nothing",
+            hint="leave that out, or choose another --combine",
+        )
 
 
 def _suppression(job: Job) -> Suppression | None:

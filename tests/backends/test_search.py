@@ -223,3 +223,20 @@ def test_real_models_are_fed_with_what_they_are_made_for(name: str) -> None:
     }
     stuck = set(found.accepted[0].sizes) - varied
     assert stuck <= {"x[2]"}  # the height of ppocr-rec is a constant in its reshapes
+
+
+@pytest.mark.parametrize(
+    ("inputs", "most"),
+    [("int64[batch,s] x", 1 << 16), ("float[batch,s] x", 1 << 22), ("float[1,s,t] x", 1 << 22)],
+)
+def test_what_no_size_pleases_does_not_fill_the_memory(inputs: str, most: int) -> None:
+    runs: list[Feeds] = []
+    found = find_cases(model(inputs), picky(lambda _: False, runs))
+    assert not found.accepted
+    assert len(runs) > 10
+    assert max(feeds["x"].size for feeds in runs) <= most
+
+
+@pytest.mark.parametrize("inputs", ["int64[500,500] x", "float[1,s,3,700,200] x"])
+def test_what_is_large_by_itself_is_run(inputs: str) -> None:
+    assert find_cases(model(inputs), picky(lambda _: True)).accepted

@@ -237,6 +237,8 @@ def test_merge_makes_a_soup_only_of_what_shares_a_basin(
         (["--combine", "weighted", "--weights", "1"], 2, "weight"),
         (["--combine", "detections"], 2, "none of them is boxes"),
         (["--nms", "0.5"], 2, "only detections"),
+        (["--combine", "soup", "--nms", "0.5", "--uncertainty"], 2, "--uncertainty and --nms"),
+        (["--combine", "soup", "--layout", "stacked"], 2, "a soup is one model"),
         (["--combine", "detections", "--nms", "2"], 2, "from 0 to 1"),
         (["--combine", "detections", "--least-score", "0.1"], 2, "belong to --nms"),
     ],
