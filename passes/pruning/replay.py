@@ -15,7 +15,7 @@ from ..graph import Names, subgraphs_of
 BATCH = 32
 """Samples in one run, where the data leaves the choice."""
 
-ROOM = 64 << 20
+ROOM = 32 << 20
 """Bytes of values that are kept, whatever the number of samples."""
 
 _ENTRIES = {"session.intra_op.allow_spinning": "0"}
